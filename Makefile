@@ -1,0 +1,43 @@
+# Each target is one command; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-slow check format compat compat-vllm bench-cpu bench-policies bench-http clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.serve: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@ $(VENV)/.serve
+
+serve: $(VENV)/.serve ## start the server on 127.0.0.1:8000 with the demo model; ARGS="--model DIR --port 8123"
+	$(BIN)/oai-server serve $(ARGS)
+
+test: $(VENV)/.dev ## the test suite: two cores, no GPU, no network
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(VENV)/.dev ## soak, fault and simulation suites that take long
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout=3600 $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: $(VENV)/.dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Between HTTP and the engine: chat templates, tool-call and reasoning parsers, grammars, the backend."""

@@ -1,0 +1,1 @@
+"""Attention over pages, one backend a file; `registry` chooses."""

@@ -1,0 +1,1 @@
+"""Paged KV memory: blocks, their sharing and their reuse. No tensors here but in kv_layout."""

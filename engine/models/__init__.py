@@ -1,0 +1,1 @@
+"""Qwen architectures, from config.json and safetensors."""

@@ -1,0 +1,1 @@
+"""Execution of a step: tensors live here, policy does not."""

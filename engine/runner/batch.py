@@ -1,0 +1,82 @@
+"""One step's work, in plain Python: what the scheduler hands to a runner and gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.request import Sequence, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRow:
+    """`count` tokens of one sequence, at positions start .. start + count - 1."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    samples: bool
+    """Whether the last of these positions is the last token so far, so that a next token is sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """Everything one forward pass computes. Decode rows (count 1, samples) come before prefill chunks.
+
+    Invariants: a sequence appears at most once; its block_table covers start + count tokens; where the last
+    token is still in flight (sequence.num_in_flight was 1 before this step) the runner takes it from its own
+    last-token buffer at sequence.slot, else from sequence.token_ids.
+    """
+
+    rows: tuple[ScheduledRow, ...]
+    num_decode_rows: int
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.count for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Parallel to the batch's rows: None for rows that do not sample."""
+
+    sampled: tuple[SampledToken | None, ...]
+    prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    """By request id: one entry for each position of this step's chunk that has a next prompt token."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By request id: rows whose logits were unusable (NaN) or whose grammar broke; message fit for a client."""
+
+
+class PendingStep(Protocol):
+    """A launched step. On CPU it is finished already; on CUDA `result` waits for the copy of the ids."""
+
+    def result(self) -> StepResult: ...
+
+
+class ModelRunner(Protocol):
+    """Runs steps on one device. Knows tensors, no policy."""
+
+    pipelined: bool
+    """True: a step may be launched before the previous one's result was read (one-step-late results)."""
+    block_size: int
+    num_blocks: int
+    """Usable blocks are 1 .. num_blocks - 1; block 0 is the dummy that padding writes to."""
+    max_model_len: int
+
+    def launch(self, batch: StepBatch) -> PendingStep: ...
+
+    def forget(self, slot: int) -> None:
+        """The slot's request is finished, aborted or preempted; the slot may be given to another one."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compile and capture what the first requests need."""
+        ...
+
+    def close(self) -> None: ...

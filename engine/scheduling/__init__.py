@@ -1,0 +1,1 @@
+"""Who runs next: policies as objects, and the scheduler that keeps the books."""
