@@ -37,6 +37,11 @@ class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens this request had produced before the engine died: generation goes on after them."""
     grammar: GrammarSpec | None = None
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether sampling reads the tokens sampled before: penalties and grammars do."""
+        return self.grammar is not None or self.sampling.penalised
+
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """Raw log-probabilities of one position (natural log)."""
@@ -92,7 +97,7 @@ class Sequence:
     num_in_flight: int = 0
     """Sampled tokens that launched steps will produce but the host has not seen (0 or 1)."""
     num_cached: int = 0
-    """Prompt tokens taken from the prefix cache at the (first) admission."""
+    """Prompt tokens taken from the prefix cache at the (first) admission; until then, what it would give."""
     block_table: list[int] = field(default_factory=list)
     """Physical block of each logical block; valid for positions < len(block_table) * block_size."""
     slot: int = -1
@@ -100,6 +105,18 @@ class Sequence:
     num_preemptions: int = 0
     finish_reason: FinishReason | None = None
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    number: int = 0
+    """Counts the sequences of one engine in the order of their arrival."""
+    max_length: int = 0
+    """Prompt and output together never exceed this many tokens (max_tokens, context and memory)."""
+    stop_ids: frozenset[int] = frozenset()
+    """Every id that ends it: the model's and the request's own."""
+    started: bool = False
+    """Whether its first output was sent."""
+    block_keys: list[bytes] = field(default_factory=list)
+    """Prefix-cache keys of its first full blocks, computed when they are needed."""
+    num_published: int = 0
+    """How many of its first blocks the prefix cache has seen."""
 
     @property
     def request_id(self) -> str:

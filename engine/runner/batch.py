@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.request import Sequence, TokenLogprobs
+import msgspec
+
+from engine.request import EngineRequest, Sequence, TokenLogprobs
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledRow:
+class ScheduledRow(msgspec.Struct, frozen=True, gc=False):
     """`count` tokens of one sequence, at positions start .. start + count - 1."""
 
     sequence: Sequence
@@ -36,8 +37,7 @@ class StepBatch:
         return sum(row.count for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class SampledToken:
+class SampledToken(msgspec.Struct, frozen=True, gc=False):
     token_id: int
     logprobs: TokenLogprobs | None = None
 
@@ -69,10 +69,27 @@ class ModelRunner(Protocol):
     """Usable blocks are 1 .. num_blocks - 1; block 0 is the dummy that padding writes to."""
     max_model_len: int
 
-    def launch(self, batch: StepBatch) -> PendingStep: ...
+    def launch(self, batch: StepBatch) -> PendingStep:
+        """Queue one step on the device. Reads the sequences and their block tables only until it returns.
+
+        Steps take effect in the order of their launches, so blocks and slots may be given to other requests
+        as soon as the step that used them last was launched.
+        """
+        ...
+
+    def requires_results(self, request: EngineRequest) -> bool:
+        """Whether this request's rows need every earlier token on the host before they are launched again.
+
+        Asked only of pipelined runners; `request.needs_history` is a safe answer.
+        """
+        ...
 
     def forget(self, slot: int) -> None:
-        """The slot's request is finished, aborted or preempted; the slot may be given to another one."""
+        """The slot's request is finished, aborted or preempted; the slot may be given to another one.
+
+        A launched step may still hold a row of that request; nobody looks at that row's result. A preempted
+        request comes back in another slot with its output so far in `sequence.token_ids`.
+        """
         ...
 
     def warm_up(self) -> None:
