@@ -5,8 +5,12 @@
   + ModelLoadError          a checkpoint is missing, damaged or not supported; names the file
   + RequestError            one request is at fault; carries the parameter's name; others go on
     - ContextLengthError    prompt longer than the model's context
+    - DeadlineExceededError the request's deadline passed
+  + RequestFailedError      the engine gave one request up; others go on
   + EngineDeadError         the engine process is gone and the request could not be resumed
+    - DeviceLostError       the accelerator's context is broken: the process must end
   + EngineOverloadedError   the queue is full; try again after `retry_after_s`
+    - EngineUnavailableError  no engine just now (starting, restarting, dead)
 """
 
 from __future__ import annotations
@@ -45,8 +49,27 @@ class EngineDeadError(EngineError):
 
 
 class EngineOverloadedError(EngineError):
-    """The waiting queue is full (or the engine is still starting)."""
+    """The waiting queue is full, or a request waited in it too long."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class EngineUnavailableError(EngineOverloadedError):
+    """There is no engine to take the request just now: it starts, restarts or has been declared dead."""
+
+
+class RequestFailedError(EngineError):
+    """The engine gave one request up (unusable logits, an exception in its step, or it killed the engine)."""
+
+
+class DeadlineExceededError(RequestError):
+    """The request's own deadline passed before it was finished."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None, "deadline_exceeded")
+
+
+class DeviceLostError(EngineDeadError):
+    """The accelerator's context is broken (a device assert, an illegal access): only a new process helps."""

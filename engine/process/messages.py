@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.config import EngineConfig
 from engine.request import EngineRequest, EngineStats, RequestOutput
 
 
@@ -40,6 +41,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """First message of a front; answered by Welcome once the model is loaded, by Progress until then."""
 
+    pid: int
+    """The engine watches this process: when it ends, its requests are cancelled."""
+
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
     requests: tuple[EngineRequest, ...]
@@ -63,6 +67,7 @@ FrontMessage = Hello | Submit | Cancel | ResetPrefixCache
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """While loading."""
 
+    epoch: int
     phase: str
     fraction: float
     """0..1 of this phase."""
@@ -71,13 +76,17 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     epoch: int
-    """Grows with every engine process; a front that sees a new one resubmits its live requests."""
+    """Grows with every engine process."""
     info: EngineInfo
+    known: bool = False
+    """False: this engine holds nothing of this front, which now submits all its live requests (again)."""
 
 
 class StepOutputs(msgspec.Struct, frozen=True, tag="step"):
     epoch: int
     outputs: tuple[RequestOutput, ...]
+    started: tuple[str, ...] = ()
+    """Requests that were in a forward pass for the first time in this step: they wait no longer."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -88,3 +97,34 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
 
 EngineMessage = Progress | Welcome | StepOutputs | Heartbeat
+
+# ---- supervisor -> engine, on its standard input; end of file there means: stop
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One line of JSON. What follows on the same pipe is only its end."""
+
+    config: EngineConfig
+    run_dir: str
+    epoch: int
+    parent_pid: int
+
+
+# ---- engine -> supervisor, on its standard output
+
+
+class LastWords(msgspec.Struct, frozen=True):
+    """One line of JSON before the engine exits with an error."""
+
+    message: str
+    permanent: bool
+    """True: starting again would fail in the same way (a bad checkpoint, an impossible setting)."""
+
+
+def socket_path(run_dir: str) -> str:
+    return f"{run_dir}/engine.sock"
+
+
+def started_path(run_dir: str, epoch: int) -> str:
+    """Ids of the requests that have been in a forward pass of this epoch, one a line; it outlives the process."""
+    return f"{run_dir}/started-{epoch}"

@@ -1,0 +1,157 @@
+"""The engine's main loop: take messages, step, send each front one message; say "alive" at least twice a second.
+
+It runs in the main thread and does nothing else, so that a hung step shows as silence to those who listen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.errors import EngineDeadError, RequestError
+from engine.process.door import Door
+from engine.process.messages import (
+    Cancel,
+    EngineInfo,
+    FrontMessage,
+    Heartbeat,
+    Hello,
+    ResetPrefixCache,
+    StepOutputs,
+    Submit,
+    Welcome,
+)
+from engine.process.recorder import StartRecorder
+from engine.request import EngineRequest, EngineStats, RequestOutput
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_S = 0.4
+INTERNAL_ERROR = "The engine had an error while processing this request."
+
+
+class Core(Protocol):
+    """What the loop needs of engine.core.EngineCore."""
+
+    def add_request(self, request: EngineRequest) -> None: ...
+
+    def cancel(self, request_id: str) -> None: ...
+
+    def step(self) -> list[RequestOutput]: ...
+
+    def has_work(self) -> bool: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def reset_prefix_cache(self) -> object: ...
+
+
+class EngineLoop:
+    """One engine and its fronts. Owns which front a request belongs to."""
+
+    def __init__(self, door: Door, core: Core, recorder: StartRecorder, info: EngineInfo, epoch: int) -> None:
+        self._door = door
+        self._core = core
+        self._recorder = recorder
+        self._info = info
+        self._epoch = epoch
+        self._owners: dict[str, bytes] = {}
+        self._heartbeat_due_s = 0.0
+
+    def run(self, should_stop: Callable[[], bool], should_stop_when_idle: Callable[[], bool]) -> None:
+        """Until told to stop. Raises EngineDeadError (and what the core does not expect) out of a step."""
+        for identity in list(self._door.fronts):
+            self._door.send(identity, Welcome(self._epoch, self._info))
+        while not should_stop():
+            busy = self._core.has_work()
+            if not busy and should_stop_when_idle():
+                return
+            timeout_ms = 0 if busy else int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
+            for identity, message in self._door.receive(timeout_ms):
+                self._handle(identity, message)
+            if self._core.has_work():
+                self._emit(self._core.step())
+            self._keep_alive()
+
+    def _handle(self, identity: bytes, message: FrontMessage) -> None:
+        match message:
+            case Submit():
+                for request in message.requests:
+                    self._add(identity, request)
+            case Cancel():
+                for request_id in message.request_ids:
+                    self._cancel(request_id, identity)
+            case Hello():
+                known = not self._door.introduce(identity, message)
+                self._door.send(identity, Welcome(self._epoch, self._info, known))
+            case ResetPrefixCache():
+                self._core.reset_prefix_cache()
+
+    def _add(self, identity: bytes, request: EngineRequest) -> None:
+        """A request that the core refuses costs that request only. One that is there already stays as it is."""
+        if request.request_id in self._owners:
+            return
+        try:
+            self._core.add_request(request)
+        except EngineDeadError:
+            raise
+        except Exception as error:  # whatever a request makes the core raise, the others go on
+            if not isinstance(error, RequestError):
+                logger.exception("request %s could not be added", request.request_id)
+            text = str(error) if isinstance(error, RequestError) else INTERNAL_ERROR
+            refusal = RequestOutput(request.request_id, (), "error", error=text)
+            self._door.send(identity, StepOutputs(self._epoch, (refusal,)))
+        else:
+            self._owners[request.request_id] = identity
+
+    def _cancel(self, request_id: str, identity: bytes) -> None:
+        if self._owners.get(request_id) == identity:
+            del self._owners[request_id]
+            self._recorder.discard(request_id)
+            self._core.cancel(request_id)
+
+    def _emit(self, outputs: list[RequestOutput]) -> None:
+        fresh = self._recorder.take_fresh()
+        if not outputs and not fresh:
+            return
+        owners = self._owners
+        rows: defaultdict[bytes, list[RequestOutput]] = defaultdict(list)
+        started: defaultdict[bytes, list[str]] = defaultdict(list)
+        for request_id in fresh:
+            if (owner := owners.get(request_id)) is not None:
+                started[owner].append(request_id)
+        for output in outputs:
+            owner = owners.get(output.request_id)
+            if output.finish_reason is not None:
+                owners.pop(output.request_id, None)
+                self._recorder.discard(output.request_id)
+            if owner is not None:
+                rows[owner].append(output)
+        for identity in rows.keys() | started.keys():
+            message = StepOutputs(self._epoch, tuple(rows[identity]), tuple(started[identity]))
+            if not self._door.send(identity, message):
+                self._part_with(identity)
+
+    def _part_with(self, identity: bytes) -> None:
+        """The front is gone, or has not read for minutes: its requests end here. It may say Hello again."""
+        self._door.forget(identity)
+        orphans = [request_id for request_id, owner in self._owners.items() if owner == identity]
+        if orphans:
+            logger.warning("a front has gone; cancelling its %d requests", len(orphans))
+        for request_id in orphans:
+            self._cancel(request_id, identity)
+
+    def _keep_alive(self) -> None:
+        now = time.monotonic()
+        if now < self._heartbeat_due_s:
+            return
+        self._heartbeat_due_s = now + HEARTBEAT_INTERVAL_S
+        for identity in self._door.departed():
+            self._part_with(identity)
+        heartbeat = Heartbeat(self._epoch, self._core.stats())
+        for identity in list(self._door.fronts):
+            if not self._door.send(identity, heartbeat):
+                self._part_with(identity)
