@@ -83,7 +83,7 @@ class TorchOps:
         eps: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         heads = qkv.view(len(qkv), num_heads + 2 * num_kv_heads, -1)
-        query, key, value = heads.split([num_heads, num_kv_heads, num_kv_heads], dim=1)
+        query, key, value = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], dim=1)
         if norms is not None:
             query, key = self.rms_norm(query, norms[0], eps), self.rms_norm(key, norms[1], eps)
         query, key = rotate_half(query, rotary.cos, rotary.sin), rotate_half(key, rotary.cos, rotary.sin)

@@ -32,7 +32,7 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int, alpha: float = 1.0) -> 
 
 
 def _yarn_keep(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """[head_dim / 2]: 1 where a dimension keeps its frequency, 0 where it is interpolated (YaRN, arXiv 2309.00071)."""
+    """[head_dim / 2]: 1 where a dimension keeps its frequency, 0 where it is interpolated (arXiv 2309.00071)."""
 
     def dimension(rotations: float) -> float:
         length = rope.original_max_position / (rotations * 2 * math.pi)
@@ -85,7 +85,7 @@ class Rotary:
             cos, sin = self._tables[1.0]
             return RotaryStep(cos[positions], sin[positions], scale)
         parts = [self._table(prompt_len) for _, prompt_len in rows]
-        pieces = positions.split([count for count, _ in rows])
+        pieces = torch.split(positions, [count for count, _ in rows])
         cos = torch.cat([table[0][piece] for table, piece in zip(parts, pieces, strict=True)])
         sin = torch.cat([table[1][piece] for table, piece in zip(parts, pieces, strict=True)])
         return RotaryStep(cos, sin, scale)

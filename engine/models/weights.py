@@ -146,7 +146,7 @@ def _read_weights(
 ) -> ModelWeights:
     def read(names: list[str], shape: tuple[int, ...], rows: list[int]) -> torch.Tensor:
         merged = torch.empty(shape, dtype=dtype, device=device)
-        for name, piece in zip(names, merged.split(rows), strict=True):
+        for name, piece in zip(names, torch.split(merged, rows), strict=True):
             checkpoint.copy_into(name, piece)
         return report.add(merged)
 
