@@ -1,0 +1,166 @@
+"""What the device knows about each running request, and how a step's inputs come from it.
+
+All of it lies in one int32 tensor, so that whatever the host has to tell the device in a step is one list of
+(offset, value) pairs: one small copy, one scatter. Decode steps need no host data at all while the same requests run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from engine.kernels.common import ceil_div, next_power_of_two
+
+
+@dataclass(frozen=True, slots=True)
+class StateLayout:
+    """Offsets into the flat int32 state. Slot `slots` is a dummy: padding rows of a graph point to it."""
+
+    slots: int
+    rows: int
+    table_width: int
+
+    @property
+    def last_token(self) -> int:
+        return 0
+
+    @property
+    def position(self) -> int:
+        """Position of the last token: where the next decode step writes its keys and values."""
+        return self.slots + 1
+
+    @property
+    def temperature(self) -> int:
+        """Bits of a float32; 0.0 is greedy."""
+        return 2 * (self.slots + 1)
+
+    @property
+    def seed_low(self) -> int:
+        return 3 * (self.slots + 1)
+
+    @property
+    def seed_high(self) -> int:
+        return 4 * (self.slots + 1)
+
+    @property
+    def row_slot(self) -> int:
+        """Slot of each row of the current step."""
+        return 5 * (self.slots + 1)
+
+    @property
+    def tables(self) -> int:
+        """Block table of each slot."""
+        return self.row_slot + self.rows
+
+    @property
+    def size(self) -> int:
+        return self.tables + (self.slots + 1) * self.table_width
+
+    def fresh(self, device: torch.device) -> torch.Tensor:
+        """The state before any request: every row is the dummy, every block the dummy block."""
+        state = torch.zeros(self.size, dtype=torch.int32, device=device)
+        state[self.row_slot : self.tables] = self.slots
+        return state
+
+
+@triton.jit
+def _scatter(state, pairs, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    known = index < count
+    offset = tl.load(pairs + 2 * index, mask=known, other=0)
+    value = tl.load(pairs + 2 * index + 1, mask=known, other=0)
+    tl.store(state + offset, value, mask=known)
+
+
+def apply_updates(state: torch.Tensor, pairs: torch.Tensor) -> None:
+    """state[offset] = value for pairs [count, 2] int32 on the device. No offset may occur twice."""
+    count = pairs.shape[0]
+    _scatter[(ceil_div(count, 512),)](state, pairs, count, BLOCK=512, num_warps=4)
+
+
+@triton.jit
+def _prepare_rows(  # type: ignore[no-untyped-def]
+    state,
+    token_ids,
+    positions,
+    slot_mapping,
+    context_len,
+    block_table,
+    embedding,
+    hidden,
+    decode_rows,
+    position_at,
+    row_slot_at,
+    tables_at,
+    hidden_size,
+    TABLE_WIDTH: tl.constexpr,  # noqa: N803
+    PAGE: tl.constexpr,  # noqa: N803
+    EMBED: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0)
+    slot = tl.load(state + row_slot_at + row)
+    table = state + tables_at + slot.to(tl.int64) * TABLE_WIDTH
+    if row < decode_rows:
+        position = tl.load(state + position_at + slot)
+        token = tl.load(state + slot)
+        tl.store(token_ids + row, token)
+        tl.store(positions + row, position)
+        tl.store(context_len + row, position + 1)
+        page = tl.load(table + position // PAGE).to(tl.int64)
+        tl.store(slot_mapping + row, page * PAGE + position % PAGE)
+        if EMBED:
+            for start in range(0, hidden_size, BLOCK):
+                column = start + tl.arange(0, BLOCK)
+                inside = column < hidden_size
+                vector = tl.load(embedding + token.to(tl.int64) * hidden_size + column, mask=inside)
+                tl.store(hidden + row.to(tl.int64) * hidden_size + column, vector, mask=inside)
+        length = position + 1
+    else:
+        length = tl.load(context_len + row)
+    for start in range(0, tl.cdiv(length, PAGE), BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        known = index < tl.minimum(tl.cdiv(length, PAGE), TABLE_WIDTH)
+        entries = tl.load(table + index, mask=known, other=0)
+        tl.store(block_table + row.to(tl.int64) * TABLE_WIDTH + index, entries, mask=known)
+
+
+def prepare_rows(
+    state: torch.Tensor,
+    layout: StateLayout,
+    rows: int,
+    decode_rows: int,
+    block_size: int,
+    token_ids: torch.Tensor,  # [tokens] int32
+    positions: torch.Tensor,  # [tokens] int32
+    slot_mapping: torch.Tensor,  # [tokens] int64
+    context_len: torch.Tensor,  # [rows] int32; given for rows that are no decode rows
+    block_table: torch.Tensor,  # [rows, table_width] int32
+    embedding: torch.Tensor | None = None,  # [vocab, hidden]: look the decode rows' tokens up as well
+    hidden: torch.Tensor | None = None,  # [tokens, hidden]
+) -> None:
+    """Fill a step's inputs from the state: everything for decode rows, the block table alone for the others."""
+    width = embedding.shape[1] if embedding is not None else 0
+    _prepare_rows[(rows,)](
+        state,
+        token_ids,
+        positions,
+        slot_mapping,
+        context_len,
+        block_table,
+        embedding if embedding is not None else token_ids,
+        hidden if hidden is not None else token_ids,
+        decode_rows,
+        layout.position,
+        layout.row_slot,
+        layout.tables,
+        width,
+        TABLE_WIDTH=layout.table_width,
+        PAGE=block_size,
+        EMBED=embedding is not None,
+        BLOCK=min(1024, next_power_of_two(max(width, 128))),
+        num_warps=4,
+    )

@@ -1,0 +1,37 @@
+"""Kernels run on the GPU where there is one, else in Triton's interpreter on the CPU, at small sizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import pytest
+import torch
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+collect_ignore_glob = [] if HAS_TRITON else ["test_*.py"]
+
+if HAS_TRITON and not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+    from triton.runtime import interpreter
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_for_new_numpy(tensor: Any, scope: Any) -> None:
+        """numpy 2.4 no longer turns one-element arrays into ints, which the interpreter's loop bounds rely on."""
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor_for_new_numpy
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def dtype() -> torch.dtype:
+    """The interpreter computes in numpy, which has no bfloat16."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float16
