@@ -1,0 +1,184 @@
+"""The engine's loop: schedule, launch, collect, emit. No tensors, no processes, no clock of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from engine.config import EngineConfig
+from engine.errors import EngineDeadError, RequestError
+from engine.memory.sequence_memory import SequenceMemory
+from engine.request import EngineRequest, EngineStats, Phase, RequestOutput, Sequence
+from engine.runner.batch import ModelRunner, PendingStep, StepBatch
+from engine.scheduling.intake import finished_before_start, make_sequence
+from engine.scheduling.policies import make_policy
+from engine.scheduling.policy import SchedulingPolicy
+from engine.scheduling.results import ResultCollector
+from engine.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BUDGET_TOKENS = {True: 8192, False: 512}
+"""max_num_batched_tokens where the configuration leaves it open, by whether the runner is pipelined (a GPU)."""
+STEP_FAILED = "The engine failed on a batch that held this request; the request may be sent again."
+RATE_SAMPLE_S = 0.5
+RATE_SAMPLES = 10
+
+Launched = tuple[StepBatch, PendingStep]
+
+
+class EngineCore:
+    """Requests in, tokens out, one `step` at a time. Not thread-safe: one loop owns it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        runner: ModelRunner,
+        policy: SchedulingPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.runner = runner
+        self.memory = SequenceMemory(
+            runner.num_blocks,
+            runner.block_size,
+            config.enable_prefix_caching and not config.long_context_extrapolation,
+        )
+        budget = config.max_num_batched_tokens or DEFAULT_BUDGET_TOKENS[runner.pipelined]
+        policy = policy or make_policy(config.policy)
+        self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock)
+        self.results = ResultCollector(self.scheduler)
+        self._clock = clock
+        self._pending: Launched | None = None
+        self._early: list[RequestOutput] = []
+        self._needing: list[Sequence] = []
+        """Live sequences whose next step needs all their tokens on the host."""
+        self._num_requests = 0
+        self._num_aborted = 0
+        self._num_steps = 0
+        self._rate = deque([(clock(), 0)], maxlen=RATE_SAMPLES)
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request. Raises RequestError if it can never be served or its id is live already."""
+        if request.request_id in self.scheduler.live:
+            raise RequestError(f"Request {request.request_id} is running already.", "request_id")
+        self._num_requests += 1
+        sequence = make_sequence(request, self._num_requests, self.runner.max_model_len, self.memory.capacity_tokens)
+        reason = finished_before_start(sequence)
+        if reason is None:
+            self.scheduler.add(sequence)
+            if self.runner.pipelined and self.runner.requires_results(request):
+                self._needing.append(sequence)
+        else:
+            stop_id = sequence.token_ids[-1] if reason == "stop" else None
+            self._early.append(RequestOutput(request.request_id, (), reason, stop_id))
+            self.results.finished += 1
+
+    def cancel(self, request_id: str) -> None:
+        """The client has gone: free everything now, say nothing. Unknown ids are ignored."""
+        sequence = self.scheduler.live.get(request_id)
+        if sequence is not None:
+            sequence.finish_reason = "abort"
+            self.scheduler.remove(sequence)
+            self._num_aborted += 1
+            self._forget_released()
+
+    def has_work(self) -> bool:
+        return bool(self.scheduler.live or self._pending or self._early)
+
+    def step(self) -> list[RequestOutput]:
+        """Schedule and launch one step; collect the one before it, or this one when the runner is not pipelined.
+
+        A step that fails costs the requests in it, never the loop. Raises EngineDeadError when the runner says
+        that its device is gone.
+        """
+        outputs, self._early = self._early, []
+        if self._pending and self._must_collect_first():
+            outputs += self._collect()
+        batch = self.scheduler.schedule(results_outstanding=self._pending is not None)
+        self._forget_released()
+        launched = self._launch(batch, outputs) if batch.rows else None
+        if self._pending:
+            outputs += self._collect()
+        self._pending = launched
+        if launched and not self.runner.pipelined:
+            outputs += self._collect()
+        self._sample_rate()
+        return outputs
+
+    def stats(self) -> EngineStats:
+        """A snapshot; cheap enough for every heartbeat."""
+        pool, results = self.memory.pool, self.results
+        held = self.scheduler.running
+        empty = sum(len(s.block_table) * self.memory.block_size - s.num_tokens for s in held if s.block_table)
+        (then, tokens), now = self._rate[0], self._clock()
+        return EngineStats(
+            num_running=len(held),
+            num_waiting=len(self.scheduler.waiting),
+            kv_blocks_total=pool.num_usable,
+            kv_blocks_used=pool.used,
+            kv_blocks_cached=pool.idle,
+            kv_fragmentation=max(0, empty) / (pool.used * self.memory.block_size) if pool.used else 0.0,
+            block_size=self.memory.block_size,
+            prefix_queries_tokens=self.memory.queried_tokens,
+            prefix_hits_tokens=self.memory.hit_tokens,
+            blocks_reused=self.memory.blocks_reused,
+            preemptions=self.scheduler.num_preemptions,
+            prompt_tokens=results.prompt_tokens,
+            generated_tokens=results.generated_tokens,
+            requests_finished=results.finished,
+            requests_aborted=self._num_aborted,
+            steps=self._num_steps,
+            tokens_per_s=(results.generated_tokens - tokens) / (now - then) if now > then else 0.0,
+        )
+
+    def reset_prefix_cache(self) -> None:
+        """Nothing computed so far is shared with later requests; running ones keep what they have."""
+        self.memory.reset_prefix_cache()
+
+    def _launch(self, batch: StepBatch, outputs: list[RequestOutput]) -> Launched | None:
+        self._num_steps += 1
+        try:
+            pending = self.runner.launch(batch)
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.exception("launching a step of %d rows failed", len(batch.rows))
+            outputs += self.results.fail_batch(batch, STEP_FAILED)
+            self._forget_released()
+            return None
+        self.scheduler.launched(batch)
+        return batch, pending
+
+    def _collect(self) -> list[RequestOutput]:
+        assert self._pending is not None
+        (batch, pending), self._pending = self._pending, None
+        try:
+            result = pending.result()
+            if len(result.sampled) != len(batch.rows):
+                raise RuntimeError(f"{len(result.sampled)} results for {len(batch.rows)} rows")
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.exception("a step of %d rows failed", len(batch.rows))
+            outputs = self.results.fail_batch(batch, STEP_FAILED)
+        else:
+            outputs = self.results.collect(batch, result)
+        self._forget_released()
+        return outputs
+
+    def _must_collect_first(self) -> bool:
+        """Whether the next step cannot be planned before the launched one is known."""
+        if self._needing:
+            self._needing = [s for s in self._needing if s.phase is not Phase.FINISHED]
+        return self.scheduler.held_back or any(s.num_in_flight for s in self._needing)
+
+    def _forget_released(self) -> None:
+        for slot in self.scheduler.take_released_slots():
+            self.runner.forget(slot)
+
+    def _sample_rate(self) -> None:
+        now = self._clock()
+        if now - self._rate[-1][0] >= RATE_SAMPLE_S:
+            self._rate.append((now, self.results.generated_tokens))

@@ -1,0 +1,191 @@
+"""A model runner without a model, whose every token is computable and which distrusts the scheduler.
+
+The next token is a hash of (seed, all tokens so far), read back from simulated KV blocks. Each cell of a block holds
+(salt, position, token); before a row reads its context, every cell is compared with what that sequence must see, so
+sharing, reuse, publication and accounting bugs show in the step that makes them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.request import EngineRequest, Sequence, TokenLogprobs
+from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
+
+Cell = tuple[str, int, int]
+VOCAB = 29
+
+
+class InvariantError(AssertionError):
+    """The scheduler broke a promise of `engine.runner.batch`."""
+
+
+def next_token(seed: int, context: Iterable[int]) -> int:
+    return zlib.crc32(array("i", context).tobytes(), seed & 0xFFFFFFFF) % VOCAB
+
+
+def expected_stream(request: EngineRequest, max_model_len: int) -> tuple[list[int], str]:
+    """All tokens a request must produce and how it must end; the slow, obvious reference of the engine's loop."""
+    sampling = request.sampling
+    tokens, output = list(request.prompt_token_ids), list[int]()
+    while len(output) < sampling.max_tokens and len(tokens) < max_model_len:
+        token = next_token(sampling.seed or 0, tokens)
+        if token in (*sampling.eos_token_ids, *sampling.stop_token_ids) and len(output) < sampling.min_tokens:
+            token = VOCAB  # a sampler masks stop ids here
+        tokens.append(token)
+        output.append(token)
+        if token in sampling.eos_token_ids or token in sampling.stop_token_ids:
+            return output, "stop"
+    return output, "length"
+
+
+@dataclass
+class ScriptedStep:
+    runner: ScriptedRunner
+    number: int
+    outcome: StepResult | Exception
+
+    def result(self) -> StepResult:
+        if self.number != self.runner.num_collected:
+            raise InvariantError("results are read out of order")
+        self.runner.num_collected += 1
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@dataclass
+class ScriptedRunner:
+    """One device in memory. Faults: set `fail_launch`, `fail_result` or `fail_rows` before a step."""
+
+    num_blocks: int = 64
+    block_size: int = 4
+    max_model_len: int = 64
+    max_num_seqs: int = 8
+    pipelined: bool = False
+    verify: bool = True
+    fail_launch: Exception | None = None
+    fail_result: Exception | None = None
+    fail_rows: set[str] = field(default_factory=set)
+    num_launched: int = 0
+    num_collected: int = 0
+    batches: list[StepBatch] = field(default_factory=list)
+    keep_batches: bool = False
+
+    def __post_init__(self) -> None:
+        self.cells: list[list[Cell | None]] = [[None] * self.block_size for _ in range(self.num_blocks)]
+        self.last_token: dict[int, int] = {}
+        self.slot_owner: dict[int, Sequence] = {}
+        self._truth: dict[Sequence, list[int]] = {}
+
+    def launch(self, batch: StepBatch) -> PendingStep:
+        require(bool(batch.rows), "an empty step was launched")
+        require(self.num_launched - self.num_collected <= int(self.pipelined), "too many steps are in flight")
+        if self.keep_batches:
+            self.batches.append(batch)
+        if self.fail_launch is not None:
+            error, self.fail_launch = self.fail_launch, None
+            raise error
+        if self.verify:
+            self._check_batch(batch)
+        for row in batch.rows:
+            self._write(row)
+        sampled, logprobs = [], dict[str, list[TokenLogprobs]]()
+        for row in batch.rows:
+            sampled.append(self._sample(row) if row.samples else None)
+            if row.sequence.request.sampling.prompt_logprobs is not None:
+                logprobs[row.sequence.request_id] = _prompt_logprobs(row)
+        failed = {row.sequence.request_id: "NaN" for row in batch.rows if row.sequence.request_id in self.fail_rows}
+        outcome: StepResult | Exception = StepResult(tuple(sampled), logprobs, failed)
+        if self.fail_result is not None:
+            outcome, self.fail_result = self.fail_result, None
+        self.num_launched += 1
+        return ScriptedStep(self, self.num_launched - 1, outcome)
+
+    def requires_results(self, request: EngineRequest) -> bool:
+        return request.needs_history
+
+    def forget(self, slot: int) -> None:
+        self.slot_owner.pop(slot, None)
+        self.last_token.pop(slot, None)
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _check_batch(self, batch: StepBatch) -> None:
+        sequences = [row.sequence for row in batch.rows]
+        require(len(set(sequences)) == len(sequences), "a sequence is in the batch twice")
+        written: dict[int, Sequence] = {}
+        for index, row in enumerate(batch.rows):
+            sequence = row.sequence
+            is_decode = row.count == 1 and row.samples
+            require(is_decode or index >= batch.num_decode_rows, "a prefill chunk stands among the decode rows")
+            require(0 <= sequence.slot < self.max_num_seqs, f"slot {sequence.slot} is out of range")
+            owner = self.slot_owner.setdefault(sequence.slot, sequence)
+            require(owner is sequence, f"slot {sequence.slot} has two owners")
+            require(row.count > 0 and row.start == sequence.num_computed, "a chunk leaves a gap or goes back")
+            end = row.start + row.count
+            require(row.samples == (end == sequence.num_tokens), "a row samples at the wrong place")
+            require(end <= sequence.num_tokens <= self.max_model_len, "a row runs past its tokens or the context")
+            table = sequence.block_table
+            require(len(table) * self.block_size >= end, "the block table does not cover the row")
+            require(len(set(table)) == len(table), "a block stands twice in one table")
+            require(
+                all(0 < block < self.num_blocks for block in table), "the dummy or an unknown block is in a table"
+            )
+            for block in table[row.start // self.block_size : (end - 1) // self.block_size + 1]:
+                require(written.setdefault(block, sequence) is sequence, f"block {block} has two writers")
+            if sequence.request.needs_history:
+                require(sequence.num_in_flight == 0, "a row that needs its history was scheduled without it")
+
+    def _write(self, row: ScheduledRow) -> None:
+        sequence = row.sequence
+        truth = self._truth.setdefault(sequence, list(sequence.token_ids))
+        if self.verify:
+            known = len(sequence.token_ids)
+            require(sequence.token_ids == truth[:known], "the host's tokens are not the ones that were sampled")
+            require(sequence.num_in_flight == len(truth) - known, "the count of tokens in flight is wrong")
+            if sequence.num_in_flight:
+                require(self.last_token.get(sequence.slot) == truth[-1], "the device's last token is another one's")
+        salt = sequence.request.cache_salt
+        for position in range(row.start, row.start + row.count):
+            block = sequence.block_table[position // self.block_size]
+            self.cells[block][position % self.block_size] = (salt, position, truth[position])
+
+    def _sample(self, row: ScheduledRow) -> SampledToken:
+        sequence = row.sequence
+        end = row.start + row.count
+        truth, salt = self._truth[sequence], sequence.request.cache_salt
+        context: list[int] = []
+        for position in range(end):
+            cell = self.cells[sequence.block_table[position // self.block_size]][position % self.block_size]
+            if self.verify:
+                expected = (salt, position, truth[position])
+                require(cell == expected, f"{sequence.request_id} reads {cell} where {expected} should be")
+            context.append(cell[2] if cell else 0)
+        sampling = sequence.request.sampling
+        token = next_token(sampling.seed or 0, context)
+        if token in sequence.stop_ids and sequence.num_output < sampling.min_tokens:
+            token = VOCAB
+        truth.append(token)
+        self.last_token[sequence.slot] = token
+        logprobs = TokenLogprobs(-float(token), 1) if sampling.logprobs is not None else None
+        return SampledToken(token, logprobs)
+
+
+def _prompt_logprobs(row: ScheduledRow) -> list[TokenLogprobs]:
+    """One recognisable entry for each position of the chunk that has a next prompt token."""
+    sequence = row.sequence
+    last = min(row.start + row.count, sequence.num_prompt - 1)
+    return [TokenLogprobs(-float(sequence.token_ids[p + 1]), p + 1) for p in range(row.start, last)]
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvariantError(message)
