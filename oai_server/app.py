@@ -1,0 +1,89 @@
+"""The application: routes, guard, error shape and the outermost wrapper around them. Nothing here is global."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.types import ControllerRouterHandler
+
+import oai_server
+from adapters.backend import Backend
+from oai_server.auth import KeyRing, require_key
+from oai_server.connection import Connection
+from oai_server.errors import exception_handlers
+from oai_server.limits import KeyLimiter
+from oai_server.openapi import OpenApiController
+from oai_server.routes.chat import ChatController
+from oai_server.routes.completions import CompletionsController
+from oai_server.routes.generate import GenerateController
+from oai_server.routes.models import ModelsController
+from oai_server.routes.operations import OperationsController
+from oai_server.routes.tokens import TokensController
+from oai_server.services import Services
+from oai_server.settings import Settings
+from oai_server.telemetry import Telemetry
+
+
+def create_app(
+    settings: Settings,
+    backend: Backend,
+    *,
+    extra_routes: Sequence[ControllerRouterHandler] = (),
+    services: Services | None = None,
+) -> Litestar:
+    """The whole server as an ASGI application. It starts the backend with its lifespan and stops it with it.
+
+    `extra_routes`: more Litestar handlers, such as the built-in page's; `opt={auth.OPEN: True}` marks those that need
+    no API key. `services`: for who needs to reach them from outside (the drain); made here otherwise.
+    """
+    services = services or make_services(settings, backend)
+    app = Litestar(
+        route_handlers=[
+            ChatController,
+            CompletionsController,
+            GenerateController,
+            ModelsController,
+            OperationsController,
+            TokensController,
+            OpenApiController,
+            *extra_routes,
+        ],
+        guards=[require_key],
+        exception_handlers=exception_handlers,
+        cors_config=_cors(settings),
+        on_startup=[backend.start],
+        on_shutdown=[backend.stop],
+        openapi_config=None,
+        logging_config=None,
+        state=State({"services": services}),
+    )
+    app.asgi_handler = Connection(app.asgi_handler, services)
+    return app
+
+
+def make_services(settings: Settings, backend: Backend) -> Services:
+    share = -(-settings.max_concurrent_requests_per_key // settings.api_workers)
+    return Services(
+        settings=settings,
+        backend=backend,
+        keys=KeyRing(settings.api_key),
+        limiter=KeyLimiter(share),
+        telemetry=Telemetry(),
+        fingerprint=_fingerprint(settings),
+    )
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Changes when the version or anything about the engine does."""
+    config = repr(settings.engine_config()).encode()
+    return f"oai-server-{oai_server.__version__}-{hashlib.sha256(config).hexdigest()[:8]}"
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    if not settings.allowed_origins:
+        return None
+    return CORSConfig(allow_origins=list(settings.allowed_origins), expose_headers=["x-request-id", "retry-after"])

@@ -1,0 +1,178 @@
+"""One API call in work: its generations (one a prompt), who may end it, and the books that are kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+import msgspec
+
+from adapters.backend import ChoiceDelta, Generation, GenerationRequest, Usage
+from engine.errors import EngineOverloadedError
+from oai_server.record import RequestRecord
+from oai_server.services import Services
+
+Deltas = tuple[ChoiceDelta, ...]
+
+
+async def admit(services: Services, record: RequestRecord, requests: Sequence[GenerationRequest]) -> Call:
+    """Hand all prompts of a call to the backend: all are admitted or none.
+
+    Raises ApiError (429 for this key) and what `Backend.generate` raises.
+    """
+    services.limiter.acquire(record.key)
+    call = Call(services, record, requests)
+    try:
+        for request in requests:
+            call.generations.append(await services.backend.generate(request))
+    except EngineOverloadedError:
+        services.telemetry.rejected += 1
+        call.close()
+        raise
+    except BaseException:
+        call.close()
+        raise
+    return call
+
+
+class Call:
+    """Owned by one request. `close` must be called, whatever happens; it cancels what still runs."""
+
+    def __init__(self, services: Services, record: RequestRecord, requests: Sequence[GenerationRequest]) -> None:
+        self.services = services
+        self.record = record
+        self.generations: list[Generation] = []
+        self.choices_per_prompt = requests[0].params.n
+        self.num_choices = self.choices_per_prompt * len(requests)
+        self._max_tokens = requests[0].params.max_tokens
+        self._finished = 0
+        self._first_s = 0.0
+        self._last_s = 0.0
+        self._closed = False
+
+    # ---- output
+
+    async def whole(self) -> list[ChoiceDelta]:
+        """Every choice whole, in order of index. For requests with stream=False."""
+        deltas: list[ChoiceDelta] = []
+        for number, generation in enumerate(self.generations):
+            async for batch in generation:
+                deltas += self._reindexed(number, batch)
+        self._count_finished(deltas)
+        return sorted(deltas, key=lambda delta: delta.index)
+
+    def source(self) -> AsyncIterable[Sequence[ChoiceDelta]]:
+        """What is new, each time the consumer comes; ends after the last choice. For each: `count_output`."""
+        return self.generations[0] if len(self.generations) == 1 else self._merged()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has had its finish_reason."""
+        return self._finished >= self.num_choices
+
+    def usage(self) -> Usage:
+        """Summed over the prompts."""
+        usages = [generation.usage for generation in self.generations]
+        if len(usages) == 1:
+            return usages[0]
+        return Usage(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            cached_tokens=sum(usage.cached_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            completion_tokens_by_choice=tuple(n for usage in usages for n in usage.completion_tokens_by_choice),
+        )
+
+    def _reindexed(self, number: int, deltas: Deltas) -> Deltas:
+        if number == 0:
+            return deltas
+        first = number * self.choices_per_prompt
+        return tuple(msgspec.structs.replace(delta, index=first + delta.index) for delta in deltas)
+
+    async def _merged(self) -> AsyncIterator[Sequence[ChoiceDelta]]:
+        """Several generations as one: each has a task that drops what it gets into a common box."""
+        box: list[ChoiceDelta] = []
+        wake = asyncio.Event()
+
+        async def pump(number: int, generation: Generation) -> None:
+            try:
+                async for deltas in generation:
+                    box.extend(self._reindexed(number, deltas))
+                    wake.set()
+            finally:
+                wake.set()
+
+        tasks = [asyncio.create_task(pump(*numbered)) for numbered in enumerate(self.generations)]
+        try:
+            while True:
+                running = any(not task.done() for task in tasks)
+                wake.clear()
+                for task in tasks:
+                    if task.done():
+                        task.result()
+                taken, box[:] = box[:], []
+                if taken:
+                    yield taken
+                elif not running:
+                    return
+                else:
+                    await wake.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- books
+
+    def count_output(self, deltas: Sequence[ChoiceDelta]) -> None:
+        """Times and finish reasons of what the consumer just took."""
+        now = time.perf_counter()
+        telemetry = self.services.telemetry
+        if self._first_s == 0.0:
+            self._first_s = now
+            self.record.first_token_s = now - self.record.started_s
+            telemetry.time_to_first_token.observe(self.record.first_token_s)
+        else:
+            count = max(len(delta.token_ids) for delta in deltas) or 1
+            telemetry.inter_token_latency.observe((now - self._last_s) / count, count)
+        self._last_s = now
+        for delta in deltas:
+            if delta.finish_reason is not None:
+                self._count_finished((delta,))
+
+    def _count_finished(self, deltas: Sequence[ChoiceDelta]) -> None:
+        for delta in deltas:
+            self._finished += 1
+            reason = delta.finish_reason or "stop"
+            self.services.telemetry.count_finished(reason)
+            self.record.finish = self.record.finish or reason
+
+    def close(self) -> None:
+        """Cancel what still runs and write the books. Synchronous and idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for generation in self.generations:
+            generation.cancel()
+        self.services.limiter.release(self.record.key)
+        if len(self.generations) * self.choices_per_prompt == self.num_choices:
+            self._write_books()
+
+    def _write_books(self) -> None:
+        telemetry = self.services.telemetry
+        usage = self.usage()
+        self.record.usage = usage
+        if not self.finished:
+            telemetry.count_finished("abort")
+            self.record.finish = self.record.finish or "abort"
+        telemetry.e2e_request_latency.observe(self.record.seconds())
+        telemetry.prompt_tokens.observe(usage.prompt_tokens)
+        telemetry.generation_tokens.observe(usage.completion_tokens)
+        telemetry.params_n.observe(self.choices_per_prompt)
+        if self._max_tokens is not None:
+            telemetry.params_max_tokens.observe(self._max_tokens)
+        if self._last_s > self._first_s:
+            decode_s = self._last_s - self._first_s
+            telemetry.decode_time.observe(decode_s)
+            telemetry.time_per_output_token.observe(decode_s * self.num_choices / max(1, usage.completion_tokens - 1))

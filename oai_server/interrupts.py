@@ -1,0 +1,71 @@
+"""Ending a request from outside: its client has gone, or the server shuts down.
+
+The request's own task is cancelled, and where the block ends the cancellation becomes the ApiError that explains it.
+Waiting costs nothing this way: no second task per wait, no flag to poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from litestar.types import Receive
+
+from oai_server.errors import ApiError, ClientGoneError
+
+
+class Interruptible:
+    """`async with Interruptible(live, receive):` a block that `interrupt` can end.
+
+    `live` is the set of all such blocks of this process. With `receive`, a task watches for the client's departure
+    and interrupts the block with ClientGoneError; streams do without, since their response watches itself.
+    """
+
+    def __init__(self, live: set[Interruptible], receive: Receive | None = None) -> None:
+        self._live = live
+        self._receive = receive
+        self._task: asyncio.Task[object] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._error: ApiError | None = None
+
+    def interrupt(self, error: ApiError) -> None:
+        """End the block with `error`. The first interruption counts."""
+        if self._error is None and self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._live.add(self)
+        if self._receive is not None:
+            self._watch = asyncio.get_running_loop().create_task(self._watch_client(self._receive))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.discard(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        task, self._task = self._task, None
+        if self._error is None or task is None or kind is GeneratorExit:
+            return
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            await _absorb_cancellation()
+        task.uncancel()
+        if kind is None or issubclass(kind, asyncio.CancelledError):
+            raise self._error from None
+
+    async def _watch_client(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.interrupt(ClientGoneError())
+
+
+async def _absorb_cancellation() -> None:
+    """Take delivery of a cancellation that was asked for but has not arrived yet."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        return

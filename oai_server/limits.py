@@ -1,0 +1,35 @@
+"""How much of the server one API key may hold at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from oai_server.errors import ApiError, retry_after
+
+
+class KeyLimiter:
+    """Counts the running requests of each key. `limit` 0: no limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._running: Counter[str] = Counter()
+
+    def acquire(self, key: str) -> None:
+        """Raises 429 when the key has all it may have. Every acquire needs its release."""
+        if self.limit and self._running[key] >= self.limit:
+            raise ApiError(
+                429,
+                f"This API key already has {self.limit} requests running. Please try again later.",
+                code="rate_limit_exceeded",
+                headers=retry_after(1),
+            )
+        self._running[key] += 1
+
+    def release(self, key: str) -> None:
+        self._running[key] -= 1
+        if self._running[key] <= 0:
+            del self._running[key]
+
+    def __len__(self) -> int:
+        """Keys with running requests."""
+        return len(self._running)

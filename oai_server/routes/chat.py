@@ -1,0 +1,170 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, post
+
+from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
+from oai_server.calls import Call, admit
+from oai_server.interrupts import Interruptible
+from oai_server.routes.requests import generation_request, record_of
+from oai_server.services import Services, services_of
+from oai_server.streaming import EventStream
+from oai_server.wire.chat import ChatChoice, ChatCompletion, ChatMessage, ChatRequest, FunctionCall, ToolCall
+from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
+from oai_server.wire.chunks import ChunkTemplate
+from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.logprobs import chat_logprobs, prompt_logprobs
+from oai_server.wire.usage import UsageBody
+from oai_server.wire.validate import Validator
+from oai_server.wire.validate_chat import chat_prompt
+
+DECODER = msgspec.json.Decoder(ChatRequest)
+ID_PREFIX = "chatcmpl-"
+
+
+class ChatController(Controller):
+    path = "/v1/chat/completions"
+
+    @post(status_code=200)
+    async def create(self, request: HttpRequest) -> Response[Any]:
+        """A reply to a conversation, whole or as a stream of chunks."""
+        services = services_of(request)
+        record = record_of(request)
+        body = await read_json(request, DECODER)
+        reply_id = record.reply_id(ID_PREFIX, body.request_id)
+        asked = checked(services, body, request, reply_id)
+        record.model = services.backend.card.ids[0]
+        async with Interruptible(services.live, request.receive):
+            call = await admit(services, record, [asked])
+            if body.stream:
+                return EventStream(call, _chunks(services, body, call, reply_id))
+            try:
+                deltas = await call.whole()
+            finally:
+                call.close()
+        content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
+        return Response(content, status_code=200, media_type="application/json")
+
+
+def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
+    """All checks of the front, in vLLM's order: model, conversation, sampling."""
+    validator = Validator(services.settings)
+    card = services.backend.card
+    validator.model(body.model, card)
+    prompt = chat_prompt(body, services.settings)
+    newer = body.max_completion_tokens is not None
+    params = validator.sampling(
+        body,
+        card,
+        max_tokens=body.max_completion_tokens if newer else body.max_tokens,
+        max_tokens_name="max_completion_tokens" if newer else "max_tokens",
+        logprobs=validator.chat_logprobs(body.logprobs, body.top_logprobs),
+    )
+    return generation_request(
+        services,
+        record_of(request),
+        prompt,
+        params,
+        reply_id=reply_id,
+        stream=bool(body.stream),
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt,
+    )
+
+
+def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) -> ChatChunks:
+    settings = services.settings
+    options = body.stream_options
+    include_usage = settings.enable_force_include_usage or bool(options and options.include_usage)
+    template = ChunkTemplate(
+        reply_id=reply_id,
+        kind="chat.completion.chunk",
+        created=int(time.time()),
+        model=call.record.model,
+        fingerprint=services.fingerprint,
+        include_usage=include_usage,
+    )
+    return ChatChunks(
+        template,
+        ChatChunkOptions(
+            choices=call.num_choices,
+            role=_role(body),
+            echo=_echo(body),
+            include_usage=include_usage,
+            continuous_usage=include_usage and bool(options and options.continuous_usage_stats),
+            token_ids=bool(body.return_token_ids),
+            tokens_as_ids=_tokens_as_ids(services, body),
+            prompt_text=bool(body.return_prompt_text),
+            reasoning_field=settings.reasoning_field,
+        ),
+        call.generations[0],
+    )
+
+
+def _reply(
+    services: Services, body: ChatRequest, call: Call, reply_id: str, deltas: list[ChoiceDelta]
+) -> ChatCompletion:
+    generation = call.generations[0]
+    return ChatCompletion(
+        id=reply_id,
+        created=int(time.time()),
+        model=call.record.model,
+        choices=[_choice(services, body, delta) for delta in deltas],
+        usage=UsageBody.of(call.usage()),
+        system_fingerprint=services.fingerprint,
+        prompt_logprobs=prompt_logprobs(generation.prompt_logprobs) if body.prompt_logprobs is not None else None,
+        prompt_token_ids=list(generation.prompt_token_ids) if body.return_token_ids else None,
+        prompt_text=generation.prompt_text if body.return_prompt_text else None,
+    )
+
+
+def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatChoice:
+    thinking = dict.fromkeys(REASONING_KEYS[services.settings.reasoning_field], delta.reasoning or None)
+    calls = _tool_calls(delta.tool_calls)
+    text = _echo(body) + delta.content
+    return ChatChoice(
+        index=delta.index,
+        message=ChatMessage(
+            role=_role(body),
+            content=text or (None if calls or delta.reasoning else ""),
+            tool_calls=calls or msgspec.UNSET,
+            **thinking,
+        ),
+        logprobs=chat_logprobs(delta.logprobs, as_ids=_tokens_as_ids(services, body)) if body.logprobs else None,
+        finish_reason=delta.finish_reason,
+        stop_reason=delta.stop_reason,
+        token_ids=list(delta.token_ids) if body.return_token_ids else None,
+    )
+
+
+def _tool_calls(deltas: tuple[ToolCallDelta, ...]) -> list[ToolCall]:
+    headers = {delta.index: delta for delta in deltas if delta.id is not None}
+    arguments: dict[int, list[str]] = {}
+    for delta in deltas:
+        arguments.setdefault(delta.index, []).append(delta.arguments)
+    return [
+        ToolCall(id=header.id or "", function=FunctionCall(header.name or "", "".join(arguments[index])))
+        for index, header in sorted(headers.items())
+    ]
+
+
+def _role(body: ChatRequest) -> str:
+    """Of the reply: the assistant's, or the last message's when that one is continued."""
+    if body.continue_final_message or body.add_generation_prompt is False:
+        return str(body.messages[-1].get("role", "assistant"))
+    return "assistant"
+
+
+def _echo(body: ChatRequest) -> str:
+    content = body.messages[-1].get("content") if body.echo else None
+    return content if isinstance(content, str) and body.messages[-1].get("role") == _role(body) else ""
+
+
+def _tokens_as_ids(services: Services, body: ChatRequest) -> bool:
+    asked = body.return_tokens_as_token_ids
+    return services.settings.return_tokens_as_token_ids if asked is None else asked

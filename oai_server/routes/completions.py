@@ -1,0 +1,183 @@
+"""POST /v1/completions: one prompt or many, as text or token ids."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, post
+
+from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPrompt
+from oai_server.calls import Call, admit
+from oai_server.errors import invalid
+from oai_server.interrupts import Interruptible
+from oai_server.routes.requests import generation_request, record_of
+from oai_server.services import Services, services_of
+from oai_server.streaming import EventStream
+from oai_server.wire.chunks import ChunkTemplate
+from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
+from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
+from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.logprobs import completion_logprobs, prompt_logprobs
+from oai_server.wire.usage import UsageBody
+from oai_server.wire.validate import Validator, check_token_ids
+
+DECODER = msgspec.json.Decoder(CompletionRequest)
+ID_PREFIX = "cmpl-"
+DEFAULT_MAX_TOKENS = 16
+
+
+class CompletionsController(Controller):
+    path = "/v1/completions"
+
+    @post(status_code=200)
+    async def create(self, request: HttpRequest) -> Response[Any]:
+        """Completions of one or more prompts, whole or as a stream of chunks."""
+        services = services_of(request)
+        record = record_of(request)
+        body = await read_json(request, DECODER)
+        reply_id = record.reply_id(ID_PREFIX, body.request_id)
+        params, prompts = checked(services, body)
+        record.model = services.backend.card.ids[0]
+        asked = [
+            generation_request(
+                services,
+                record,
+                prompt,
+                params,
+                reply_id=reply_id,
+                stream=bool(body.stream),
+                priority=body.priority or 0,
+                cache_salt=body.cache_salt,
+            )
+            for prompt in prompts
+        ]
+        async with Interruptible(services.live, request.receive):
+            call = await admit(services, record, asked)
+            if body.stream:
+                return EventStream(call, _chunks(services, body, call, reply_id))
+            try:
+                deltas = await call.whole()
+            finally:
+                call.close()
+        content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
+        return Response(content, status_code=200, media_type="application/json")
+
+
+def checked(services: Services, body: CompletionRequest) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:
+    """All checks of the front, in vLLM's order: model, prompts, sampling."""
+    validator = Validator(services.settings)
+    card = services.backend.card
+    validator.model(body.model, card)
+    prompts = _prompts(body)
+    params = validator.sampling(
+        body,
+        card,
+        max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens_name="max_tokens",
+        logprobs=body.logprobs,
+    )
+    validator.sequences(params.n, len(prompts))
+    if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
+        params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)
+    return params, prompts
+
+
+def _prompts(body: CompletionRequest) -> list[TextPrompt | TokenPrompt]:
+    """The four spellings of `prompt`: text, texts, token ids, lists of token ids."""
+    prompt = body.prompt
+    special = body.add_special_tokens is not False
+    if prompt is None or prompt == "":
+        raise invalid("Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt")
+    if isinstance(prompt, str):
+        return [TextPrompt(prompt, special)]
+    if not prompt:
+        raise invalid("You must pass at least one prompt", "prompt")
+    kinds = {type(entry) for entry in prompt}
+    if kinds == {int}:
+        return [_token_prompt(prompt)]
+    if len(kinds) > 1:
+        raise invalid("prompt must be a string, a list of strings, token ids, or lists of token ids.", "prompt")
+    return [
+        TextPrompt(_not_empty(entry), special) if isinstance(entry, str) else _token_prompt(entry) for entry in prompt
+    ]
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise invalid("The decoder prompt cannot be empty", "prompt")
+    return text
+
+
+def _token_prompt(ids: Any) -> TokenPrompt:
+    if not ids:
+        raise invalid("The decoder prompt cannot be empty", "prompt")
+    check_token_ids("prompt", ids)
+    return TokenPrompt(tuple(ids))
+
+
+def _chunks(services: Services, body: CompletionRequest, call: Call, reply_id: str) -> CompletionChunks:
+    options = body.stream_options
+    include_usage = services.settings.enable_force_include_usage or bool(options and options.include_usage)
+    template = ChunkTemplate(
+        reply_id=reply_id,
+        kind="text_completion",
+        created=int(time.time()),
+        model=call.record.model,
+        fingerprint=services.fingerprint,
+        include_usage=include_usage,
+    )
+    return CompletionChunks(
+        template,
+        CompletionChunkOptions(
+            choices_per_prompt=call.choices_per_prompt,
+            echo=bool(body.echo),
+            include_usage=include_usage,
+            continuous_usage=include_usage and bool(options and options.continuous_usage_stats),
+            logprobs=body.logprobs is not None,
+            token_ids=bool(body.return_token_ids),
+            tokens_as_ids=_tokens_as_ids(services, body),
+        ),
+        call.generations,
+    )
+
+
+def _reply(
+    services: Services, body: CompletionRequest, call: Call, reply_id: str, deltas: list[ChoiceDelta]
+) -> Completion:
+    return Completion(
+        id=reply_id,
+        created=int(time.time()),
+        model=call.record.model,
+        choices=[_choice(services, body, call, delta) for delta in deltas],
+        usage=UsageBody.of(call.usage()),
+        system_fingerprint=services.fingerprint,
+    )
+
+
+def _choice(services: Services, body: CompletionRequest, call: Call, delta: ChoiceDelta) -> CompletionChoice:
+    generation = call.generations[delta.index // call.choices_per_prompt]
+    logprobs = None
+    if body.logprobs is not None:
+        logprobs = completion_logprobs(
+            delta.logprobs,
+            as_ids=_tokens_as_ids(services, body),
+            prompt=generation.prompt_logprobs if body.echo else (),
+            prompt_text=generation.prompt_text if body.echo else "",
+        )
+    return CompletionChoice(
+        index=delta.index,
+        text=generation.prompt_text + delta.content if body.echo else delta.content,
+        logprobs=logprobs,
+        finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
+        stop_reason=delta.stop_reason,
+        token_ids=list(delta.token_ids) if body.return_token_ids else None,
+        prompt_logprobs=prompt_logprobs(generation.prompt_logprobs) if body.prompt_logprobs is not None else None,
+        prompt_token_ids=list(generation.prompt_token_ids) if body.return_token_ids else None,
+    )
+
+
+def _tokens_as_ids(services: Services, body: CompletionRequest) -> bool:
+    asked = body.return_tokens_as_token_ids
+    return services.settings.return_tokens_as_token_ids if asked is None else asked

@@ -1,0 +1,83 @@
+"""The classic endpoints: POST /generate and POST /generate_stream, a prompt in and text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, post
+
+from adapters.backend import ChoiceDelta, TextPrompt, Usage
+from oai_server.calls import admit
+from oai_server.interrupts import Interruptible
+from oai_server.routes.requests import generation_request, record_of
+from oai_server.services import services_of
+from oai_server.streaming import EventStream
+from oai_server.wire.chunks import DONE, event
+from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.generate import GenerateReply, GenerateRequest
+from oai_server.wire.sampling import SamplingFields
+from oai_server.wire.usage import UsageBody
+from oai_server.wire.validate import Validator
+
+DECODER = msgspec.json.Decoder(GenerateRequest)
+DEFAULT_MAX_TOKENS = 128
+
+
+class GenerateChunks:
+    """`data: {"text": ..., "finish_reason": null}`, then `data: [DONE]`."""
+
+    def first(self) -> bytes:
+        return b""
+
+    def delta(self, delta: ChoiceDelta) -> bytes:
+        return event({"text": delta.content, "finish_reason": delta.finish_reason})
+
+    def end(self, usage: Usage) -> bytes:
+        return DONE
+
+
+class GenerateController(Controller):
+    @post("/generate", status_code=200)
+    async def generate(self, request: HttpRequest) -> Response[Any]:
+        """The continuation of a prompt, whole, or streamed with `"stream": true`."""
+        return await _answer(request, always_stream=False)
+
+    @post("/generate_stream", status_code=200)
+    async def generate_stream(self, request: HttpRequest) -> Response[Any]:
+        """The continuation of a prompt as a stream of `{"text": ...}` events."""
+        return await _answer(request, always_stream=True)
+
+
+async def _answer(request: HttpRequest, *, always_stream: bool) -> Response[Any]:
+    services = services_of(request)
+    record = record_of(request)
+    body = await read_json(request, DECODER)
+    reply_id = record.reply_id("gen-")
+    card = services.backend.card
+    max_tokens = min(DEFAULT_MAX_TOKENS, card.max_model_len) if body.max_tokens is None else body.max_tokens
+    fields = SamplingFields(
+        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed, stop=body.stop
+    )
+    params = Validator(services.settings).sampling(
+        fields, card, max_tokens=max_tokens, max_tokens_name="max_tokens", logprobs=None
+    )
+    record.model = card.ids[0]
+    stream = always_stream or bool(body.stream)
+    asked = generation_request(services, record, TextPrompt(body.prompt), params, reply_id=reply_id, stream=stream)
+    async with Interruptible(services.live, request.receive):
+        call = await admit(services, record, [asked])
+        if stream:
+            return EventStream(call, GenerateChunks())
+        try:
+            (delta,) = await call.whole()
+        finally:
+            call.close()
+    reply = GenerateReply(
+        id=reply_id,
+        model=record.model,
+        text=delta.content,
+        finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
+        usage=UsageBody.of(call.usage()),
+    )
+    return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")

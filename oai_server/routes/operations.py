@@ -1,0 +1,81 @@
+"""What operators and probes ask: health, readiness, version, metrics, load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Controller, HttpMethod, Response, get, route
+
+import oai_server
+from oai_server.auth import OPEN
+from oai_server.metrics_page import CONTENT_TYPE, MetricsPage
+from oai_server.services import Services, services_of
+from oai_server.wire.decoding import HttpRequest
+
+EVERYONE = {OPEN: True}
+
+
+class HealthBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    status: str
+    """ok, or why not: starting, restarting, draining, dead."""
+    phase: str = ""
+    """While starting: what is being done."""
+    fraction: float = 0.0
+    """0..1 of that phase."""
+    detail: str = ""
+
+
+class OperationsController(Controller):
+    opt = EVERYONE
+
+    @get(["/health", "/readyz"])
+    async def health(self, request: HttpRequest) -> Response[Any]:
+        """200 when requests are answered; 503 while the engine starts, restarts, drains or is dead."""
+        return _health(services_of(request))
+
+    @get("/livez")
+    async def live(self) -> Response[Any]:
+        """200 while this process runs."""
+        return _json({"status": "alive"})
+
+    @route("/ping", http_method=[HttpMethod.GET, HttpMethod.POST])
+    async def ping(self, request: HttpRequest) -> Response[Any]:
+        """As /health."""
+        return _health(services_of(request))
+
+    @get("/version")
+    async def version(self) -> Response[Any]:
+        """Version of the server."""
+        return _json({"version": oai_server.__version__})
+
+    @get("/metrics")
+    async def metrics(self, request: HttpRequest) -> Response[Any]:
+        """Prometheus text."""
+        services = services_of(request)
+        backend = services.backend
+        page = MetricsPage(backend.card.ids[0], services.all_telemetry(), backend.stats(), backend.health())
+        return Response(page.render(), media_type=CONTENT_TYPE)
+
+    @get("/load", opt={OPEN: False})
+    async def load(self, request: HttpRequest) -> Response[Any]:
+        """Generation requests in work in this process."""
+        return _json({"server_load": len(services_of(request).live)})
+
+
+def _health(services: Services) -> Response[Any]:
+    health = services.backend.health()
+    if services.draining:
+        body = HealthBody("draining")
+    elif health.state == "ready":
+        body = HealthBody("ok")
+    else:
+        body = HealthBody(health.state, health.phase, health.fraction, health.detail)
+    headers = {} if body.status == "ok" else {"retry-after": "1"}
+    status = 200 if body.status == "ok" else 503
+    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json", headers=headers)
+
+
+def _json(value: dict[str, Any] | Sequence[Any]) -> Response[Any]:
+    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -1,0 +1,62 @@
+"""POST /tokenize and /detokenize, at the root as vLLM has them and under /v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, post
+
+from adapters.backend import ChatPrompt, Prompt, TextPrompt
+from oai_server.errors import invalid
+from oai_server.services import Services, services_of
+from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from oai_server.wire.validate import Validator, check_token_ids
+from oai_server.wire.validate_chat import check_kwargs, check_messages, check_tools
+
+TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
+DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
+
+
+class TokensController(Controller):
+    @post(["/tokenize", "/v1/tokenize"], status_code=200)
+    async def tokenize(self, request: HttpRequest) -> Response[Any]:
+        """Token ids of a text, or of a conversation behind the chat template."""
+        services = services_of(request)
+        body = await read_json(request, TOKENIZE)
+        Validator(services.settings).model(body.model, services.backend.card)
+        rendered = await services.backend.render(_prompt(services, body))
+        reply = TokenizeReply(
+            count=len(rendered.token_ids),
+            max_model_len=services.backend.card.max_model_len,
+            tokens=list(rendered.token_ids),
+            token_strs=list(rendered.token_strs) if body.return_token_strs else None,
+        )
+        return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")
+
+    @post(["/detokenize", "/v1/detokenize"], status_code=200)
+    async def detokenize(self, request: HttpRequest) -> Response[Any]:
+        """The text of token ids."""
+        services = services_of(request)
+        body = await read_json(request, DETOKENIZE)
+        Validator(services.settings).model(body.model, services.backend.card)
+        check_token_ids("tokens", body.tokens)
+        reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
+        return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")
+
+
+def _prompt(services: Services, body: TokenizeRequest) -> Prompt:
+    if body.messages is None:
+        if body.prompt is None:
+            raise invalid("Either `prompt` or `messages` must be given.", "prompt", "missing_required_parameter")
+        return TextPrompt(body.prompt, body.add_special_tokens is not False)
+    check_messages(body.messages, services.settings)
+    continued = bool(body.continue_final_message)
+    return ChatPrompt(
+        messages=tuple(body.messages),
+        tools=check_tools(body.tools, services.settings),
+        chat_template_kwargs=check_kwargs(body.chat_template_kwargs, services.settings),
+        add_generation_prompt=not continued and body.add_generation_prompt is not False,
+        continue_final_message=continued,
+    )

@@ -1,0 +1,114 @@
+"""chat.completion.chunk: what a delta of a choice looks like on a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from adapters.backend import ChoiceDelta, Generation, ToolCallDelta, Usage
+from oai_server.wire.chunks import DONE, ChunkTemplate, json_bytes
+from oai_server.wire.logprobs import chat_logprobs
+from oai_server.wire.usage import UsageBody
+
+AFTER_TEXT = b'},"logprobs":null,"finish_reason":null,"token_ids":null}'
+REASONING_KEYS = {
+    "both": ("reasoning", "reasoning_content"),
+    "reasoning": ("reasoning",),
+    "reasoning_content": ("reasoning_content",),
+}
+
+
+class ChatChunkOptions(msgspec.Struct, frozen=True):
+    choices: int = 1
+    role: str = "assistant"
+    echo: str = ""
+    """Text that goes before each choice's own."""
+    include_usage: bool = False
+    continuous_usage: bool = False
+    token_ids: bool = False
+    tokens_as_ids: bool = False
+    prompt_text: bool = False
+    reasoning_field: Literal["both", "reasoning", "reasoning_content"] = "both"
+
+
+class ChatChunks:
+    """Encodes one chat stream."""
+
+    def __init__(self, template: ChunkTemplate, options: ChatChunkOptions, generation: Generation) -> None:
+        self._template = template
+        self._generation = generation
+        self._options = options
+        self._plain = not (options.token_ids or options.continuous_usage)
+
+    def first(self) -> bytes:
+        """One chunk a choice with the role; sent together with the first output, not before it."""
+        options = self._options
+        extra = {
+            "prompt_token_ids": self._generation.prompt_token_ids if options.token_ids else None,
+            "prompt_text": self._generation.prompt_text if options.prompt_text else None,
+        }
+        body = UsageBody.of(self._generation.usage, 0) if options.continuous_usage else None
+        deltas: list[dict[str, Any]] = [{"role": options.role, "content": ""}]
+        if options.echo:
+            deltas.append({"content": options.echo})
+        return b"".join(
+            self._template.choice(
+                {"index": index, "delta": delta, "logprobs": None, "finish_reason": None},
+                extra=extra if position == 0 else None,
+                usage=body,
+            )
+            for position, delta in enumerate(deltas)
+            for index in range(options.choices)
+        )
+
+    def delta(self, delta: ChoiceDelta) -> bytes:
+        if self._plain and delta.finish_reason is None and not (delta.tool_calls or delta.logprobs):
+            if not delta.reasoning:
+                return self._template.text(delta.index, '"delta":{"content":', delta.content, AFTER_TEXT)
+            if not delta.content:
+                return self._template.text(delta.index, *self._reasoning(delta.reasoning))
+        choice: dict[str, Any] = {"index": delta.index, "delta": self._message(delta), "logprobs": None}
+        if delta.logprobs:
+            choice["logprobs"] = chat_logprobs(delta.logprobs, as_ids=self._options.tokens_as_ids)
+        choice["finish_reason"] = delta.finish_reason
+        if delta.finish_reason is not None:
+            choice["stop_reason"] = delta.stop_reason
+        choice["token_ids"] = delta.token_ids if self._options.token_ids else None
+        body = UsageBody.of_choice(self._generation.usage, delta.index) if self._options.continuous_usage else None
+        return self._template.choice(choice, usage=body, last=delta.finish_reason is not None)
+
+    def _reasoning(self, text: str) -> tuple[str, str, bytes]:
+        """A chunk with nothing but thinking, under one name or both."""
+        first, *second = REASONING_KEYS[self._options.reasoning_field]
+        again = b"".join(f',"{key}":'.encode() + json_bytes(text) for key in second)
+        return f'"delta":{{"{first}":', text, again + AFTER_TEXT
+
+    def _message(self, delta: ChoiceDelta) -> dict[str, Any]:
+        message: dict[str, Any] = {}
+        if delta.reasoning:
+            message |= dict.fromkeys(REASONING_KEYS[self._options.reasoning_field], delta.reasoning)
+        if delta.content:
+            message["content"] = delta.content
+        if delta.tool_calls:
+            message.setdefault("content", None)
+            message["tool_calls"] = _tool_calls(delta.tool_calls)
+        return message
+
+    def end(self, usage: Usage) -> bytes:
+        return (self._template.usage(usage) if self._options.include_usage else b"") + DONE
+
+
+def _tool_calls(deltas: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
+    """Neighbours of the same call become one entry. A header says id, name and `"arguments": ""`, never null."""
+    calls: list[dict[str, Any]] = []
+    for delta in deltas:
+        if delta.id is not None:
+            function = {"name": delta.name, "arguments": delta.arguments}
+            calls.append({"index": delta.index, "id": delta.id, "type": "function", "function": function})
+        elif calls and calls[-1]["index"] == delta.index:
+            calls[-1]["function"]["arguments"] += delta.arguments
+        else:
+            calls.append({"index": delta.index, "function": {"arguments": delta.arguments}})
+    return calls

@@ -1,0 +1,59 @@
+"""Known parameters that would change the answer and are not served yet: refused by name, never silently dropped.
+
+A feature is switched on by deleting its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from oai_server.errors import invalid
+
+Asks = Callable[[Any], bool]
+
+
+def _given(value: Any) -> bool:
+    return value not in (None, False, "", [], {})
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None
+
+
+def _format_other_than_text(value: Any) -> bool:
+    return value is not None and not (isinstance(value, dict) and value.get("type") == "text")
+
+
+def _forces_a_call(value: Any) -> bool:
+    return isinstance(value, dict) or value == "required"
+
+
+UNSUPPORTED: dict[str, Asks] = {
+    "response_format": _format_other_than_text,
+    "structured_outputs": _given,
+    "structural_tag": _given,
+    "guided_json": _is_set,
+    "guided_regex": _is_set,
+    "guided_choice": _is_set,
+    "guided_grammar": _is_set,
+    "guided_json_object": _given,
+    "regex": _is_set,
+    "ebnf": _is_set,
+    "json_schema": _is_set,
+    "tool_choice": _forces_a_call,
+    "use_beam_search": _given,
+    "logprob_token_ids": _given,
+    "logits_processors": _given,
+    "thinking_token_budget": lambda value: value not in (None, -1),
+    "repetition_detection": _given,
+    "prompt_embeds": _given,
+    "suffix": _given,
+}
+
+
+def refuse_unsupported(request: Any) -> None:
+    """Raises 400 naming the first parameter that asks for something not served. `request`: a wire Struct."""
+    for name, asks in UNSUPPORTED.items():
+        if (value := getattr(request, name, None)) is not None and asks(value):
+            raise invalid(f"`{name}` is not supported by this server.", name, "unsupported_parameter")

@@ -1,0 +1,250 @@
+"""The choke point: every number and list of a request is bounded here, before tokenizing, allocation or fan-out.
+
+What needs the tokenizer or the model (vocabulary ids, context length) is checked by the backend at admission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from adapters.backend import GenerationParams, ModelCard
+from oai_server.errors import ApiError, invalid
+from oai_server.settings import Settings
+from oai_server.wire.bounds import TOKEN_ID_MAX, check_bounds, out_of_range, shown
+from oai_server.wire.sampling import SamplingFields
+from oai_server.wire.unsupported import refuse_unsupported
+
+UNSALTABLE = frozenset("@/\\\0")
+MAX_SALT_CHARS = 128
+
+
+class Validator:
+    """Checks requests against one server's limits."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def model(self, name: str | None, card: ModelCard) -> None:
+        """null and "" mean the served model; an unknown name is 404."""
+        if name and name not in card.ids:
+            aliases = ", ".join(card.ids)
+            shown = name if len(name) <= 100 else name[:100] + "..."
+            message = f"The model `{shown}` does not exist. Valid aliases: {aliases}."
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def sampling(
+        self,
+        request: SamplingFields,
+        card: ModelCard,
+        *,
+        max_tokens: int | None,
+        max_tokens_name: str,
+        logprobs: int | None,
+    ) -> GenerationParams:
+        """The request's sampling parameters, all in range. `logprobs`: already the number of alternatives."""
+        refuse_unsupported(request)
+        check_bounds(request)
+        self._stream_options(request)
+        count = self.choices(request)
+        self._output_length(request, card, max_tokens, max_tokens_name, count)
+        self.logprobs("logprobs", logprobs)
+        self._prompt_logprobs(request)
+        self._cache_salt(request.cache_salt)
+        return GenerationParams(
+            max_tokens=max_tokens,
+            n=count,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=self.logit_bias(request.logit_bias),
+            allowed_token_ids=self._allowed_token_ids(request.allowed_token_ids),
+            bad_words=self._strings("bad_words", request.bad_words, self.settings.max_bad_words),
+            min_tokens=request.min_tokens or 0,
+            stop=self.stop(request.stop),
+            stop_token_ids=self.token_ids("stop_token_ids", request.stop_token_ids, self.settings.max_stop_token_ids),
+            include_stop_str_in_output=bool(request.include_stop_str_in_output),
+            ignore_eos=bool(request.ignore_eos),
+            skip_special_tokens=request.skip_special_tokens is not False,
+            seed=None if request.seed == -1 else request.seed,
+            logprobs=logprobs,
+            prompt_logprobs=request.prompt_logprobs,
+            truncate_prompt_tokens=request.truncate_prompt_tokens,
+        )
+
+    def choices(self, request: SamplingFields) -> int:
+        """n, checked against best_of too."""
+        count = 1 if request.n is None else request.n
+        if count < 1:
+            raise out_of_range("n", "must be at least 1", count)
+        if count > self.settings.max_n:
+            raise out_of_range("n", f"must be at most {self.settings.max_n}", count)
+        best_of = request.best_of
+        if best_of is not None and (isinstance(best_of, bool) or not isinstance(best_of, int)):
+            raise invalid("Invalid type for 'best_of': Expected `int | null`.", "best_of", "invalid_type")
+        if best_of is not None and best_of < count:
+            raise out_of_range("best_of", f"must be at least n={count}", best_of)
+        if best_of is not None and best_of > count:
+            raise invalid("`best_of` greater than `n` is not supported.", "best_of", "unsupported_parameter")
+        return count
+
+    def sequences(self, count: int, prompts: int) -> None:
+        """n times prompts."""
+        if prompts > self.settings.max_prompts:
+            raise too_long("prompt", self.settings.max_prompts, prompts)
+        if count * prompts > self.settings.max_sequences_per_request:
+            limit = self.settings.max_sequences_per_request
+            raise invalid(f"n times the number of prompts must be at most {limit}, got {count * prompts}.", "n")
+
+    def max_tokens(self, name: str, value: int | None, card: ModelCard, *, lowest: int = 1) -> None:
+        if value is None:
+            return
+        if value < lowest:
+            raise out_of_range(name, f"must be at least {lowest}", value, tagged=True)
+        if value > card.max_model_len:
+            message = (
+                f"{name}={shown(value)} cannot be greater than max_model_len={card.max_model_len}. "
+                f"Please request fewer output tokens. (parameter={name}, value={shown(value)})"
+            )
+            raise invalid(message, name, "context_length_exceeded")
+
+    def _output_length(
+        self, request: SamplingFields, card: ModelCard, max_tokens: int | None, name: str, count: int
+    ) -> None:
+        self.max_tokens(name, max_tokens, card, lowest=0 if request.echo and name == "max_tokens" else 1)
+        budget = self.settings.max_tokens_per_request
+        if max_tokens is not None and count * max_tokens > budget:
+            raise invalid(f"n * {name} must be at most {budget}, got {shown(count * max_tokens)}.", name)
+        least = request.min_tokens or 0
+        if least < 0:
+            raise out_of_range("min_tokens", "must be greater than or equal to 0", least)
+        if max_tokens is not None and least > max_tokens:
+            raise out_of_range("min_tokens", f"must be less than or equal to max_tokens={max_tokens}", least)
+        if least > card.max_model_len:
+            raise out_of_range("min_tokens", f"must be at most max_model_len={card.max_model_len}", least)
+
+    def logprobs(self, name: str, value: int | None) -> None:
+        """A number of alternatives a position. -1 (the whole vocabulary) is not on offer."""
+        if value is None:
+            return
+        tag = f"(parameter={name}, value={shown(value)})"
+        if value < 0:
+            raise invalid(f"`{name}` must be a non-negative value, got {shown(value)}. {tag}", name)
+        if value > (limit := self.settings.max_logprobs):
+            kind = "prompt" if name == "prompt_logprobs" else "sample"
+            got = f"Requested {kind} logprobs of {shown(value)}"
+            raise invalid(f"{got}, which is greater than max allowed: {limit} {tag}", name)
+
+    def chat_logprobs(self, wanted: bool | None, top: int | None) -> int | None:
+        """`logprobs` and `top_logprobs` of a chat request as one number of alternatives, None for off."""
+        if top is not None and top != 0 and not wanted:
+            raise invalid(
+                "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)", "top_logprobs"
+            )
+        self.logprobs("top_logprobs", top)
+        return (top or 0) if wanted else None
+
+    def _prompt_logprobs(self, request: SamplingFields) -> None:
+        self.logprobs("prompt_logprobs", request.prompt_logprobs)
+        if request.prompt_logprobs is not None and request.stream:
+            raise invalid(
+                "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)",
+                "prompt_logprobs",
+            )
+
+    @staticmethod
+    def _stream_options(request: SamplingFields) -> None:
+        if request.stream_options is not None and not request.stream:
+            raise invalid(
+                "Stream options can only be defined when `stream=True`. (parameter=stream_options)", "stream_options"
+            )
+
+    @staticmethod
+    def _cache_salt(salt: str | None) -> None:
+        if salt is not None and (not 1 <= len(salt) <= MAX_SALT_CHARS or UNSALTABLE & set(salt)):
+            raise invalid(
+                f"Parameter 'cache_salt' must be a non-empty string of at most {MAX_SALT_CHARS} characters without "
+                "'@', '/', '\\' and NUL. (parameter=cache_salt)",
+                "cache_salt",
+            )
+
+    # ---- lists
+
+    def stop(self, stop: str | list[str] | None) -> tuple[str, ...]:
+        return self._strings("stop", [stop] if isinstance(stop, str) else stop, self.settings.max_stop)
+
+    def _strings(self, name: str, strings: Sequence[str] | None, limit: int) -> tuple[str, ...]:
+        if not strings:
+            return ()
+        if len(strings) > limit:
+            raise too_long(name, limit, len(strings))
+        for string in strings:
+            if not string:
+                raise invalid(f"{name} cannot contain an empty string.", name)
+            if len(string) > self.settings.max_stop_chars:
+                raise invalid(f"Strings in {name} may have at most {self.settings.max_stop_chars} characters.", name)
+        return tuple(dict.fromkeys(strings))
+
+    def token_ids(self, name: str, ids: Sequence[int] | None, limit: int) -> tuple[int, ...]:
+        """Deduplicated ids that fit a vocabulary of any size; the backend knows the real one."""
+        if not ids:
+            return ()
+        if len(ids) > limit:
+            raise too_long(name, limit, len(ids))
+        check_token_ids(name, ids)
+        return tuple(dict.fromkeys(ids))
+
+    def _allowed_token_ids(self, ids: list[int] | None) -> tuple[int, ...] | None:
+        if ids is None:
+            return None
+        if not ids:
+            message = "allowed_token_ids is not None and empty! (parameter=allowed_token_ids, value=[])"
+            raise invalid(message, "allowed_token_ids")
+        return self.token_ids("allowed_token_ids", ids, self.settings.max_allowed_token_ids)
+
+    def logit_bias(self, bias: dict[str, float] | None) -> dict[int, float]:
+        if not bias:
+            return {}
+        if len(bias) > self.settings.max_logit_bias:
+            raise too_long("logit_bias", self.settings.max_logit_bias, len(bias))
+        wrong = [key[:40] for key in bias if not (key.isascii() and key.isdecimal() and len(key) <= 10)]
+        if wrong:
+            raise invalid(
+                f"logit_bias contains key(s) that cannot be converted to integer token IDs: {wrong[:10]} "
+                f"(parameter=logit_bias, value={wrong[:10]})",
+                "logit_bias",
+            )
+        check_token_ids("logit_bias", [int(key) for key in bias])
+        for value in bias.values():
+            if not -100 <= value <= 100:
+                raise out_of_range("logit_bias", "values must be in [-100, 100]", value)
+        return {int(key): value for key, value in bias.items()}
+
+
+def too_long(name: str, limit: int, length: int) -> ApiError:
+    return invalid(f"{name} should have at most {limit} items, got {length}.", name)
+
+
+def check_token_ids(name: str, ids: Sequence[int]) -> None:
+    for token_id in ids:
+        if not 0 <= token_id <= TOKEN_ID_MAX:
+            raise invalid(f"token_id(s) [{shown(token_id)}] in {name} contain out-of-vocab token ids.", name)
+
+
+def depth_within(value: Any, limit: int) -> bool:
+    """Whether JSON containers are nested at most `limit` deep. Iterative, since the input is a client's."""
+    level = [value]
+    for _ in range(limit):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return True
+    return False
+
+
+def _children(value: Any) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]

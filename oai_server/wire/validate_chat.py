@@ -1,0 +1,122 @@
+"""Checks of what only chat requests have. Roles and content are checked where they are made fit for the template."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from adapters.backend import ChatPrompt
+from oai_server.errors import invalid
+from oai_server.settings import Settings
+from oai_server.wire.chat import ChatRequest
+from oai_server.wire.validate import depth_within, too_long
+
+EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
+TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+MAX_SHOWN = 100
+
+
+def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
+    """The conversation as the backend takes it. Raises 400 naming the field at fault."""
+    check_messages(request.messages, settings)
+    if request.chat_template is not None:
+        raise invalid(
+            "Chat template is passed with request, but templates of requests are not trusted. "
+            "Refused request with untrusted chat template.",
+            "chat_template",
+        )
+    if request.add_generation_prompt and request.continue_final_message:
+        raise invalid(
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message"
+        )
+    if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
+        raise invalid(f"reasoning_effort must be one of {sorted(EFFORTS)}.", "reasoning_effort")
+    tools = check_tools(request.tools, settings)
+    continued = bool(request.continue_final_message)
+    return ChatPrompt(
+        messages=tuple(request.messages),
+        tools=tools,
+        tool_choice=_tool_choice(request.tool_choice, tools),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        chat_template_kwargs=_template_kwargs(request, settings),
+        add_generation_prompt=not continued and request.add_generation_prompt is not False,
+        continue_final_message=continued,
+        reasoning_effort=request.reasoning_effort,
+        include_reasoning=request.include_reasoning is not False,
+    )
+
+
+def check_messages(messages: list[dict[str, Any]], settings: Settings) -> None:
+    if not messages:
+        raise invalid(
+            "Cannot apply chat template to an empty conversation. Provide at least one message.", "messages"
+        )
+    if len(messages) > settings.max_messages:
+        raise too_long("messages", settings.max_messages, len(messages))
+    if not depth_within(messages, settings.max_json_depth):
+        raise invalid(f"messages are nested deeper than {settings.max_json_depth} levels.", "messages")
+
+
+def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple[dict[str, Any], ...]:
+    """Function tools with distinct, plain names; an empty list counts as none."""
+    if not tools:
+        return ()
+    if len(tools) > settings.max_tools:
+        raise too_long("tools", settings.max_tools, len(tools))
+    seen = set()
+    for i, tool in enumerate(tools):
+        function = tool.get("function")
+        if tool.get("type", "function") != "function" or not isinstance(function, dict):
+            raise invalid(f"tools[{i}] must be of type 'function' and have a `function`.", f"tools[{i}].function")
+        name = function.get("name")
+        if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+            raise invalid(
+                f"tools[{i}].function.name must be 1 to 128 letters, digits or one of _ . : / -",
+                f"tools[{i}].function.name",
+            )
+        if name in seen:
+            raise invalid(f"tools[{i}].function.name {name!r} is used twice.", f"tools[{i}].function.name")
+        seen.add(name)
+        parameters = function.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise invalid(f"tools[{i}].function.parameters must be an object.", f"tools[{i}].function.parameters")
+        if not depth_within(parameters, settings.max_json_depth):
+            raise invalid(f"tools[{i}].function.parameters are nested too deeply.", f"tools[{i}].function.parameters")
+    return tuple(tools)
+
+
+def _tool_choice(choice: str | dict[str, Any] | None, tools: tuple[dict[str, Any], ...]) -> str | dict[str, Any]:
+    if choice is None:
+        return "auto" if tools else "none"
+    if isinstance(choice, str) and choice not in ("none", "auto", "required"):
+        raise invalid(
+            f'Invalid value for `tool_choice`: {choice[:MAX_SHOWN]}! Only named tools, "none", "auto" or '
+            '"required" are supported. (parameter=tool_choice)',
+            "tool_choice",
+        )
+    if choice == "none" or (choice == "auto" and not tools):
+        return "none"
+    if not tools:
+        raise invalid("When using `tool_choice`, `tools` must be set. (parameter=tool_choice)", "tool_choice")
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if not any(tool["function"]["name"] == name for tool in tools):
+            raise invalid(
+                "The tool specified in `tool_choice` does not match any of the specified `tools` "
+                "(parameter=tool_choice)",
+                "tool_choice",
+            )
+    return choice
+
+
+def check_kwargs(given: dict[str, Any] | None, settings: Settings) -> dict[str, Any]:
+    """The request's template arguments over the server's defaults."""
+    if not depth_within(given, settings.max_json_depth):
+        raise invalid("chat_template_kwargs are nested too deeply.", "chat_template_kwargs")
+    return {**settings.default_chat_template_kwargs, **(given or {})}
+
+
+def _template_kwargs(request: ChatRequest, settings: Settings) -> dict[str, Any]:
+    kwargs = check_kwargs(request.chat_template_kwargs, settings)
+    return kwargs if request.documents is None else {"documents": request.documents, **kwargs}
