@@ -43,7 +43,7 @@ class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.grammar is not None or self.sampling.penalised
 
 
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Raw log-probabilities of one position (natural log)."""
 
     logprob: float
@@ -54,7 +54,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """The k most likely ids with their logprobs, most likely first; the sampled id may or may not be among them."""
 
 
-class RequestOutput(msgspec.Struct, frozen=True, array_like=True):
+class RequestOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one step added to one request. A step yields one list of these."""
 
     request_id: str

@@ -33,8 +33,20 @@ class ResultCollector:
                 self._scheduler.memory.publish(sequence, end)
             if result.prompt_logprobs:
                 self._take_prompt_logprobs(row, result)
-            if sampled is not None:
-                sequence.num_in_flight -= 1
+            if sampled is None:
+                continue
+            sequence.num_in_flight -= 1
+            token_ids, token_id = sequence.token_ids, sampled.token_id
+            if (
+                sequence.started
+                and sampled.logprobs is None
+                and token_id not in sequence.stop_ids
+                and len(token_ids) + 1 < sequence.max_length
+            ):  # nearly every row of nearly every step; `_sampled` would say the same
+                token_ids.append(token_id)
+                self.generated_tokens += 1
+                outputs.append(RequestOutput(sequence.request.request_id, (token_id,)))
+            else:
                 outputs.append(self._sampled(sequence, sampled))
         return outputs
 
