@@ -17,12 +17,12 @@ ThinkingState = Literal["open", "auto", "closed"]
 """How a rendered prompt ends: inside a thought; without a word on it, so that the model decides; after a thought."""
 
 
-def thinking_state(prompt_text: str) -> ThinkingState:
-    """From the end of a rendered prompt. Only tags that the template put after the last turn marker count."""
-    tail = prompt_text[-64:].rstrip("\n")
-    if tail.endswith(OPEN_TAG):
+def thinking_state(tail: str) -> ThinkingState:
+    """From what a rendered prompt holds behind its last turn marker."""
+    opened, closed = tail.rfind(OPEN_TAG), tail.rfind(CLOSE_TAG)
+    if opened > closed:
         return "open"
-    return "closed" if tail.endswith(CLOSE_TAG) else "auto"
+    return "closed" if closed >= 0 else "auto"
 
 
 class _State(enum.Enum):
