@@ -1,0 +1,171 @@
+// Vectors of float and bf16, written once with the compiler's vector extensions.
+//
+// LANES is what one register holds: 16 floats with AVX-512, else 8 (without AVX the compiler splits them).
+// A weight format says how a strip of weights is read and multiplied with activations ("operands"), which are
+// stored in the layout that makes this cheapest:
+//   float weights                     operands float, natural order
+//   bf16 weights, AVX512-BF16         operands bf16, natural order: one instruction multiplies pairs
+//   bf16 weights, anything else       operands float, each group of 2 * LANES split into its even and odd members,
+//                                     because the even members of 32-bit words of bf16 pairs are `word << 16`
+//                                     and the odd ones `word & 0xffff0000`
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace oai {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+#if defined(__AVX512BF16__) || defined(OAI_EMULATE_BF16_PAIRS)
+#define OAI_BF16_PAIRS 1
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class Vector, class T>
+INLINE Vector load(const T* from) {
+    Vector v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class Vector, class T>
+INLINE void store(T* to, Vector v) {
+    memcpy(to, &v, sizeof v);
+}
+INLINE Floats splat(float x) { return x - Floats{}; }
+INLINE Floats even_members(Words pairs) { return (Floats)(pairs << 16); }
+INLINE Floats odd_members(Words pairs) { return (Floats)(pairs & 0xffff0000u); }
+
+INLINE float to_float(float x) { return x; }
+INLINE float to_float(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float y;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+// Round to nearest even; NaN stays NaN.
+INLINE bf16 to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (x != x) return {0x7fc0};
+    return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+INLINE void assign(float& to, float x) { to = x; }
+INLINE void assign(bf16& to, float x) { to = to_bf16(x); }
+INLINE float sum(Floats v) {
+    float s[LANES];
+    store(s, v);
+    for (int width = LANES / 2; width >= 1; width /= 2)
+        for (int i = 0; i < width; i++) s[i] += s[i + width];
+    return s[0];
+}
+INLINE float largest(Floats v) {
+    float m = v[0];
+    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+// e^x as 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes expf): 2 ulp; 0 below -87, capped above 88.
+INLINE Floats exp(Floats argument) {
+    Floats x = argument < -87.0f ? splat(-87.0f) : argument;
+    x = x > 88.0f ? splat(88.0f) : x;
+    const Floats shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    Floats n = (x * 1.44269504088896341f + shifter) - shifter;
+    Floats r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+    p = p * (Floats)power;
+    return argument < -87.0f ? Floats{} : p;
+}
+
+
+template <class W>
+struct Format;
+
+template <>
+struct Format<float> {
+    using Operand = float;
+    using Strip = Floats;
+    static constexpr int WIDTH = LANES;  // weights a strip
+    static INLINE Strip read(const float* w) { return load<Floats>(w); }
+    static INLINE Floats dot(Floats acc, Strip w, const float* x) { return acc + w * load<Floats>(x); }
+    static INLINE int place(int i) { return i; }  // where element i lies in a row of operands
+    static constexpr int PARTS = 1;               // vectors a strip spreads to ...
+    static INLINE void spread(Strip w, Floats* parts) { parts[0] = w; }
+    static INLINE int spread_place(int i) { return i; }  // ... and where element i lies after it
+};
+
+template <>
+struct Format<bf16> {
+    static constexpr int WIDTH = 2 * LANES;
+    static constexpr int PARTS = 2;
+    static INLINE int spread_place(int i) {
+        return (i & ~(WIDTH - 1)) + (i & 1) * LANES + (i & (WIDTH - 1)) / 2;
+    }
+#if defined(OAI_BF16_PAIRS)
+    using Operand = bf16;
+    using Strip = Words;
+    static INLINE Strip read(const bf16* w) { return load<Words>(w); }
+    static INLINE Floats dot(Floats acc, Strip w, const bf16* x) {
+#if defined(__AVX512BF16__) && !defined(OAI_EMULATE_BF16_PAIRS)
+        return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)load<Words>(x));
+#else
+        Words pairs = load<Words>(x);
+        acc = acc + odd_members(w) * odd_members(pairs);
+        return acc + even_members(w) * even_members(pairs);
+#endif
+    }
+    static INLINE void spread(Strip w, Floats* parts) {
+        parts[0] = even_members(w);
+        parts[1] = odd_members(w);
+    }
+    static INLINE int place(int i) { return i; }
+#else
+    using Operand = float;
+    struct Strip {
+        Floats even, odd;
+    };
+    static INLINE Strip read(const bf16* w) {
+        Words pairs = load<Words>(w);
+        return {even_members(pairs), odd_members(pairs)};
+    }
+    static INLINE Floats dot(Floats acc, Strip w, const float* x) {
+        acc = acc + w.even * load<Floats>(x);
+        return acc + w.odd * load<Floats>(x + LANES);
+    }
+    static INLINE void spread(Strip w, Floats* parts) {
+        parts[0] = w.even;
+        parts[1] = w.odd;
+    }
+    static INLINE int place(int i) { return spread_place(i); }
+#endif
+};
+
+template <class W>
+using Operand = typename Format<W>::Operand;
+
+}  // namespace oai

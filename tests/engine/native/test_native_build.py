@@ -1,0 +1,98 @@
+"""Building, caching and giving up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from engine.native import build
+from engine.native.build import BuildError, library_path
+from engine.native.library import load_native
+
+FAKE_COMPILER = """#!/bin/sh
+if [ "$1" = --version ]; then echo fake 1.0; exit 0; fi
+echo run >> "$(dirname "$0")/runs"
+for last; do :; done
+echo library > "$last"
+"""
+
+
+def fake_compiler(folder: Path, script: str = FAKE_COMPILER) -> Path:
+    path = folder / "compiler"
+    path.write_text(script)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = fake_compiler(tmp_path)
+    monkeypatch.setenv("CXX", str(path))
+    return path
+
+
+def test_compiles_once_and_again_for_other_flags(compiler: Path) -> None:
+    first = library_path()
+    assert library_path() == first
+    assert (compiler.parent / "runs").read_text().count("run") == 1
+    assert library_path(("-DOTHER",)) != first
+    assert first.parent.stat().st_mode & 0o077 == 0
+    assert [path.suffix for path in first.parent.iterdir()] == [".so", ".so"]
+
+
+def test_racing_builds_leave_one_whole_library(compiler: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: library_path(), range(4)))
+    (path,) = paths
+    assert path.read_text() == "library\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failing_compiler_says_why_and_leaves_nothing(compiler: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fake_compiler(compiler.parent, '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho no such option >&2\nexit 1\n')
+    with pytest.raises(BuildError, match="no such option"):
+        library_path()
+    assert list(build.cache_folder().iterdir()) == []
+    with caplog.at_level(logging.WARNING):
+        assert load_native(1) is None
+    assert "no such option" in caplog.text
+
+
+def test_a_broken_library_is_not_used(compiler: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert load_native(1) is None
+    assert "torch computes" in caplog.text
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(BuildError, match="install g"):
+        library_path()
+
+
+def test_an_unusable_cache_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    folder = build.cache_folder()
+    assert folder.is_dir()
+    assert folder.stat().st_uid == os.getuid()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("value", ["0", "false", "off"])
+def test_switched_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OAI_SERVER_NATIVE", value)
+    assert load_native(1) is None
+
+
+def test_the_package_and_its_build_need_no_torch() -> None:
+    code = "import sys, engine.native, engine.native.build; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
