@@ -38,7 +38,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     policy: PolicyName = "sjf"
     enable_prefix_caching: bool = True
     attention_backend: str = "auto"
-    """"auto", "reference", "cpu", "triton", "flash-attn", "fa3"."""
+    """"auto", "native", "cpu", "reference" on CPU; "auto", "triton", "flash-attn", "fa3", "reference" on CUDA."""
     enforce_eager: bool = False
     """CUDA: no CUDA graphs."""
     kv_cache_dtype: Literal["auto"] = "auto"

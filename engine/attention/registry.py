@@ -36,14 +36,13 @@ ProbeResult = tuple[AttentionBackend | None, str]
 BACKENDS: dict[str, str] = {
     "reference": "engine.attention.registry:probe_reference",
     "cpu": "engine.attention.registry:probe_cpu",
-    "native": "engine.attention.native:probe",
     "fa3": "engine.attention.fa3:probe",
     "triton": "engine.attention.triton_paged:probe",
     "flash-attn": "engine.attention.flash_attention:probe",
 }
 """Name -> "module:function" of its probe; imported only when asked, since some need their own libraries."""
 
-AUTO_ORDER = {"cpu": ("native", "cpu"), "cuda": ("fa3", "triton", "flash-attn")}
+AUTO_ORDER = {"cpu": ("cpu",), "cuda": ("fa3", "triton", "flash-attn")}
 
 
 def probe_reference(context: ProbeContext) -> ProbeResult:
@@ -60,7 +59,7 @@ def probe_cpu(context: ProbeContext) -> ProbeResult:
     return CpuAttention(), "plain torch"
 
 
-def choose(name: str, context: ProbeContext) -> ProbeResult:
+def choose(name: str, context: ProbeContext) -> tuple[AttentionBackend, str]:
     """The backend called `name`, or the first of the device's order that works for "auto".
 
     Raises ConfigurationError with every probe's reason where none does.
@@ -81,7 +80,7 @@ def choose(name: str, context: ProbeContext) -> ProbeResult:
 
 
 def _fits(backend: AttentionBackend, block_size: int) -> bool:
-    return block_size in backend.block_sizes or backend.name in ("reference", "cpu", "native")
+    return block_size in backend.block_sizes or backend.name in ("reference", "cpu")
 
 
 def _probe(name: str, context: ProbeContext) -> ProbeResult:

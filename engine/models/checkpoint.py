@@ -110,9 +110,9 @@ def check_inside(path: Path, folder: Path) -> None:
         raise ModelLoadError(f"{path}: a link that leads out of the model's folder (to {real})")
 
 
-def stored_dtype(folder: Path, name: str) -> torch.dtype:
+def stored_dtype(folder: str | Path, name: str) -> torch.dtype:
     """The dtype of one tensor, for checkpoints whose config.json does not say."""
-    with Checkpoint(folder) as checkpoint:
+    with Checkpoint(Path(folder)) as checkpoint:
         if name not in checkpoint.names():
             checkpoint.fail(f"{name} is missing")
         return checkpoint.dtype(name)

@@ -23,8 +23,12 @@ class Model(Protocol):
         rotary: RotaryStep,
         metadata: AttentionMetadata,
         kv_cache: torch.Tensor,  # [2, layers, blocks, block_size, kv_heads, head_dim]
-    ) -> torch.Tensor:  # [tokens, hidden], after the final norm
-        """One ragged step; writes this step's keys and values into the cache."""
+        kept: torch.Tensor | None = None,  # [kept] int64
+    ) -> torch.Tensor:  # [kept, hidden], after the final norm
+        """One ragged step; writes this step's keys and values into the cache.
+
+        `kept`: the tokens whose hidden states are wanted, None for all.
+        """
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -75,16 +79,23 @@ class Decoder:
         )
 
     def forward(
-        self, token_ids: torch.Tensor, rotary: RotaryStep, metadata: AttentionMetadata, kv_cache: torch.Tensor
+        self,
+        token_ids: torch.Tensor,
+        rotary: RotaryStep,
+        metadata: AttentionMetadata,
+        kv_cache: torch.Tensor,
+        kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
         ops, eps = self._ops, self._config.rms_norm_eps
         residual = self._embedding[token_ids]
         normed = ops.rms_norm(residual, self._layers[0].input_norm, eps)
         for number, layer in enumerate(self._layers):
             attended = self._attend(layer, normed, rotary, metadata, kv_cache[0, number], kv_cache[1, number])
+            last = number + 1 == len(self._layers)
+            if last and kept is not None:
+                attended, residual = attended[kept], residual[kept]
             normed = ops.add_rms_norm(layer.o(attended), residual, layer.post_norm, eps)
             expanded = layer.down(ops.silu_mul(layer.gate_up(normed)))
-            last = number + 1 == len(self._layers)
             norm = self._final_norm if last else self._layers[number + 1].input_norm
             normed = ops.add_rms_norm(expanded, residual, norm, eps)
         return normed

@@ -1,0 +1,134 @@
+"""Runs steps on CPU: one ragged forward pass, logits only where they are read, tokens at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.models.decoder import Model
+from engine.models.rope import Rotary
+from engine.request import EngineRequest, Sequence, TokenLogprobs
+from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
+from engine.runner.step_inputs import StepInputs, build_inputs
+from engine.sampling.logprobs import raw_logprobs
+from engine.sampling.row import SamplingRow
+from engine.sampling.sampler import Sampler
+from engine.sampling_params import SamplingParams
+
+WARM_UP = SamplingParams(temperature=0.0)
+PROMPT_LOGPROB_ROWS = 32
+"""Positions whose logits exist at once while prompt logprobs are computed: the vocabulary is wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedStep:
+    """A step that is done when `launch` returns."""
+
+    outcome: StepResult
+
+    def result(self) -> StepResult:
+        return self.outcome
+
+
+class CpuRunner:
+    """Keeps nothing per request: all it needs lies in the sequences and the KV cache."""
+
+    pipelined = False
+
+    def __init__(
+        self, model: Model, rotary: Rotary, sampler: Sampler, kv_cache: torch.Tensor, max_model_len: int
+    ) -> None:
+        """`kv_cache` is [2, layers, blocks, block_size, kv_heads, head_dim]."""
+        self._model = model
+        self._rotary = rotary
+        self._sampler = sampler
+        self._kv_cache = kv_cache
+        self.num_blocks: int = kv_cache.shape[2]
+        self.block_size: int = kv_cache.shape[3]
+        self.max_model_len = max_model_len
+
+    def launch(self, batch: StepBatch) -> PendingStep:
+        with torch.inference_mode():
+            inputs = build_inputs(batch, self.block_size)
+            rows = [(row.count, row.sequence.num_prompt) for row in batch.rows]
+            rotary = self._rotary.step(inputs.metadata.positions, rows)
+            wanted = wanted_tokens(batch, inputs)
+            hidden = self._model.forward(
+                inputs.token_ids, rotary, inputs.metadata, self._kv_cache, torch.tensor(wanted, dtype=torch.int64)
+            )
+            return FinishedStep(self._finish(batch, inputs, hidden, {t: place for place, t in enumerate(wanted)}))
+
+    def _finish(
+        self, batch: StepBatch, inputs: StepInputs, hidden: torch.Tensor, places: dict[int, int]
+    ) -> StepResult:
+        """`hidden` has the wanted tokens only; `places` tells where each of them is in it."""
+        sampled: list[SampledToken | None] = [None] * len(batch.rows)
+        failed: dict[str, str] = {}
+        numbers = [number for number, row in enumerate(batch.rows) if row.samples]
+        if numbers:
+            last = [places[inputs.last_tokens[number]] for number in numbers]
+            logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last])
+            output = self._sampler.sample(logits, [sampling_row(batch.rows[number].sequence) for number in numbers])
+            for place, number in enumerate(numbers):
+                sampled[number] = output.tokens[place]
+                if place in output.failed:
+                    failed[batch.rows[number].sequence.request_id] = output.failed[place]
+        prompt_logprobs = {
+            row.sequence.request_id: self._prompt_logprobs(row, hidden[places[last + 1 - row.count] :])
+            for row, last in zip(batch.rows, inputs.last_tokens, strict=True)
+            if reports_prompt(row)
+        }
+        return StepResult(tuple(sampled), prompt_logprobs, failed)
+
+    def _prompt_logprobs(self, row: ScheduledRow, hidden: torch.Tensor) -> list[TokenLogprobs]:
+        """Logprobs of prompt tokens start + 1 .. start + count, as far as they belong to the prompt.
+
+        `hidden` begins with the row's first token.
+        """
+        sequence = row.sequence
+        following = sequence.token_ids[row.start + 1 : min(row.start + row.count + 1, sequence.num_prompt)]
+        top = sequence.request.sampling.prompt_logprobs or 0
+        entries: list[TokenLogprobs] = []
+        for first in range(0, len(following), PROMPT_LOGPROB_ROWS):
+            tokens = following[first : first + PROMPT_LOGPROB_ROWS]
+            logits = self._model.logits(hidden[first : first + len(tokens)])
+            entries += raw_logprobs(logits, tokens, [top] * len(tokens))
+        return entries
+
+    def requires_results(self, request: EngineRequest) -> bool:
+        return request.needs_history
+
+    def forget(self, slot: int) -> None:
+        """Nothing is kept per slot."""
+
+    def warm_up(self) -> None:
+        """One decode step and one chunk on the dummy block, so that threads and buffers are there."""
+        blocks = [0] * -(-64 // self.block_size)
+        for count in (1, min(64, self.max_model_len)):
+            request = EngineRequest("warm-up", tuple([0] * count), sampling=WARM_UP)
+            sequence = Sequence(request, [0] * count, count, block_table=blocks)
+            self.launch(StepBatch((ScheduledRow(sequence, 0, count, True),), num_decode_rows=int(count == 1)))
+
+    def close(self) -> None:
+        """Memory goes with the object."""
+
+
+def sampling_row(sequence: Sequence) -> SamplingRow:
+    return SamplingRow(sequence.request.sampling, sequence.token_ids, sequence.num_prompt)
+
+
+def reports_prompt(row: ScheduledRow) -> bool:
+    """Whether any of the row's positions has a next prompt token whose logprob was asked for."""
+    return row.sequence.request.sampling.prompt_logprobs is not None and row.start + 1 < row.sequence.num_prompt
+
+
+def wanted_tokens(batch: StepBatch, inputs: StepInputs) -> list[int]:
+    """Numbers of the tokens whose hidden states are read, ascending: the fewer, the less the last layer computes."""
+    wanted: list[int] = []
+    for row, last in zip(batch.rows, inputs.last_tokens, strict=True):
+        if reports_prompt(row):
+            wanted += range(last + 1 - row.count, last + 1)
+        elif row.samples:
+            wanted.append(last)
+    return wanted
