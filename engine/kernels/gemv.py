@@ -11,7 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.common import ceil_div, launch_options, let_next_kernel_start, next_power_of_two, wait_for_previous_kernel
+from engine.kernels.common import (
+    ceil_div,
+    launch_options,
+    let_next_kernel_start,
+    next_power_of_two,
+    wait_for_previous_kernel,
+)
 
 
 @triton.jit

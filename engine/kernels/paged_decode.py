@@ -165,7 +165,10 @@ def _merge(  # type: ignore[no-untyped-def]
     for index in tl.range(0, chunks, num_stages=1, loop_unroll_factor=4):
         spot = (cell * SPLITS + index) * GROUP + member
         part = tl.load(
-            partial_out + spot[:, None] * HEAD_DIM + column[None, :], mask=real[:, None], other=0.0, cache_modifier=".cg"
+            partial_out + spot[:, None] * HEAD_DIM + column[None, :],
+            mask=real[:, None],
+            other=0.0,
+            cache_modifier=".cg",
         )
         weight = tl.exp2(tl.load(partial_lse + spot, mask=real, other=0.0, cache_modifier=".cg") - best) / norm
         acc += part * weight[:, None]

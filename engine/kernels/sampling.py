@@ -11,7 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.common import ceil_div, launch_options, let_next_kernel_start, next_power_of_two, wait_for_previous_kernel
+from engine.kernels.common import (
+    ceil_div,
+    launch_options,
+    let_next_kernel_start,
+    next_power_of_two,
+    wait_for_previous_kernel,
+)
 from engine.kernels.noise import gumbel
 from engine.kernels.step_state import StateLayout
 
@@ -43,7 +49,9 @@ def _best_of_block(  # type: ignore[no-untyped-def]
     let_next_kernel_start(PDL)
     slot = tl.load(slots + row)
     temperature = tl.load(state + temperature_at + slot).to(tl.float32, bitcast=True)
-    score = tl.load(logits + row.to(tl.int64) * stride + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
+    score = tl.load(logits + row.to(tl.int64) * stride + token, mask=token < vocab, other=float("-inf")).to(
+        tl.float32
+    )
     broken = tl.max((score != score).to(tl.int32), 0)
     if temperature > 0.0:
         if FILTERED:

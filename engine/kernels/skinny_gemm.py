@@ -31,8 +31,10 @@ class SkinnyConfig(NamedTuple):
 @triton.jit
 def _product(x_tile, w_tile, acc, SWAP: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     if SWAP:
-        return tl.dot(w_tile, tl.trans(x_tile), acc, input_precision="ieee")
-    return tl.dot(x_tile, tl.trans(w_tile), acc, input_precision="ieee")
+        acc = tl.dot(w_tile, tl.trans(x_tile), acc, input_precision="ieee")
+    else:
+        acc = tl.dot(x_tile, tl.trans(w_tile), acc, input_precision="ieee")
+    return acc
 
 
 @triton.jit
