@@ -71,7 +71,7 @@ void add_values(const float* p, long p_stride, const C* v, long v_stride, int ke
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) {
                 Floats weight = splat(p[m * p_stride + key]);
-                for (int part = 0; part < F::PARTS; part++) acc[m][part] += weight * value[part];
+                for (int part = 0; part < F::PARTS; part++) acc[m][part] = fused(weight, value[part], acc[m][part]);
             }
         }
         for (int m = 0; m < M; m++)

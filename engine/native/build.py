@@ -20,7 +20,10 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fno-math-errno", "-pthread", "-shared", "-fPIC", "-Wno-psabi")
+FLAGS = (
+    *("-O3", "-march=native", "-std=gnu++17", "-ffp-contract=off", "-fno-math-errno"),
+    *("-pthread", "-shared", "-fPIC", "-Wno-psabi"),
+)
 COMPILERS = ("g++", "clang++", "c++")
 TIMEOUT_S = 180.0
 

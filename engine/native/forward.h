@@ -14,7 +14,7 @@ INLINE void normalize(const float* x, const W* weight, int size, float eps, cons
     Floats squares = {};
     for (int i = 0; i < size; i += LANES) {
         Floats v = load<Floats>(x + i);
-        squares += v * v;
+        squares = fused(v, v, squares);
     }
     float scale = 1.0f / std::sqrt(sum(squares) / float(size) + eps);
     for (int i = 0; i < size; i++) put(i, x[i] * scale * to_float(weight[i]));

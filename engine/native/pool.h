@@ -57,10 +57,8 @@ class Pool {
     static constexpr int SPINS = 2000;
     static constexpr uint64_t MASK = (uint64_t(1) << 24) - 1;
 
-    // Never inlined: two copies of a body might contract a * b - c * d differently, and results must not depend on
-    // which of them ran.
     template <class Body>
-    __attribute__((noinline)) static void invoke(const void* body, int begin, int end, int thread) {
+    static void invoke(const void* body, int begin, int end, int thread) {
         (*static_cast<const Body*>(body))(begin, end, thread);
     }
 

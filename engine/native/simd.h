@@ -51,6 +51,17 @@ INLINE void store(T* to, Vector v) {
     memcpy(to, &v, sizeof v);
 }
 INLINE Floats splat(float x) { return x - Floats{}; }
+// a * b + c. Written out, and the compiler's own contraction switched off, so that a sum comes out the same wherever
+// it is compiled: some tunings fuse in one copy of a loop and not in another.
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
 INLINE Floats even_members(Words pairs) { return (Floats)(pairs << 16); }
 INLINE Floats odd_members(Words pairs) { return (Floats)(pairs & 0xffff0000u); }
 
@@ -88,15 +99,13 @@ INLINE Floats exp(Floats argument) {
     Floats x = argument < -87.0f ? splat(-87.0f) : argument;
     x = x > 88.0f ? splat(88.0f) : x;
     const Floats shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    Floats n = (x * 1.44269504088896341f + shifter) - shifter;
-    Floats r = x - n * 0.693359375f;
-    r = r - n * -2.12194440e-4f;
-    Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+    Floats n = fused(x, splat(1.44269504088896341f), shifter) - shifter;
+    Floats r = fused(n, splat(-0.693359375f), x);
+    r = fused(n, splat(2.12194440e-4f), r);
+    Floats p = splat(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = fused(p, r, splat(c));
+    p = fused(p, r * r, r) + 1.0f;
     Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
     p = p * (Floats)power;
     return argument < -87.0f ? Floats{} : p;
@@ -112,7 +121,7 @@ struct Format<float> {
     using Strip = Floats;
     static constexpr int WIDTH = LANES;  // weights a strip
     static INLINE Strip read(const float* w) { return load<Floats>(w); }
-    static INLINE Floats dot(Floats acc, Strip w, const float* x) { return acc + w * load<Floats>(x); }
+    static INLINE Floats dot(Floats acc, Strip w, const float* x) { return fused(w, load<Floats>(x), acc); }
     static INLINE int place(int i) { return i; }  // where element i lies in a row of operands
     static constexpr int PARTS = 1;               // vectors a strip spreads to ...
     static INLINE void spread(Strip w, Floats* parts) { parts[0] = w; }
@@ -135,8 +144,8 @@ struct Format<bf16> {
         return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)load<Words>(x));
 #else
         Words pairs = load<Words>(x);
-        acc = acc + odd_members(w) * odd_members(pairs);
-        return acc + even_members(w) * even_members(pairs);
+        acc = fused(odd_members(w), odd_members(pairs), acc);
+        return fused(even_members(w), even_members(pairs), acc);
 #endif
     }
     static INLINE void spread(Strip w, Floats* parts) {
@@ -154,8 +163,8 @@ struct Format<bf16> {
         return {even_members(pairs), odd_members(pairs)};
     }
     static INLINE Floats dot(Floats acc, Strip w, const float* x) {
-        acc = acc + w.even * load<Floats>(x);
-        return acc + w.odd * load<Floats>(x + LANES);
+        acc = fused(w.even, load<Floats>(x), acc);
+        return fused(w.odd, load<Floats>(x + LANES), acc);
     }
     static INLINE void spread(Strip w, Floats* parts) {
         parts[0] = w.even;
