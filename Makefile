@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check format compat compat-vllm bench-cpu bench-policies bench-http clean
+.PHONY: docs help serve test test-slow check format compat compat-vllm bench-cpu bench-policies bench-http clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,3 +41,6 @@ format: $(VENV)/.dev ## format and mend what can be mended
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+docs: $(VENV)/.serve ## write docs/settings.md from the settings table
+	$(BIN)/oai-server settings > docs/settings.md

@@ -1,0 +1,101 @@
+"""The command line: vLLM's habits, sources of settings, one-line errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oai_server import cli, cli_options
+from oai_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
+    seen: list[Settings] = []
+
+    def run_server(settings: Settings) -> int:
+        seen.append(settings)
+        return 0
+
+    start = pytest.importorskip("oai_server.start")
+    monkeypatch.setattr(start, "run_server", run_server)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    assert ended.value.code == 0
+    return seen[0]
+
+
+def test_serve_is_the_default_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(monkeypatch) == Settings()
+    assert settings_of(monkeypatch, "--port", "8123").port == 8123
+    assert settings_of(monkeypatch, "serve", "some/folder").model == "some/folder"
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value"),
+    [
+        (["--max-model-len", "32k"], "max_model_len", 32_000),
+        (["--max-model-len=4096"], "max_model_len", 4096),
+        (["--api-key", "a", "b"], "api_key", ("a", "b")),
+        (["--api-key", "a", "--api-key", "b"], "api_key", ("a", "b")),
+        (["--served-model-name", "x", "y"], "served_model_name", ("x", "y")),
+        (["--no-enable-prefix-caching"], "enable_prefix_caching", False),
+        (["--disable-uvicorn-access-log"], "access_log", False),
+        (["--api-server-count", "2"], "api_workers", 2),
+        (
+            ["--default-chat-template-kwargs", '{"enable_thinking": false}'],
+            "default_chat_template_kwargs",
+            {"enable_thinking": False},
+        ),
+    ],
+)
+def test_flags(monkeypatch: pytest.MonkeyPatch, given: list[str], field: str, value: object) -> None:
+    assert getattr(settings_of(monkeypatch, "serve", *given), field) == value
+
+
+def test_flags_that_vllm_dropped_only_warn(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of(monkeypatch, "serve", "--disable-log-requests", "--swap-space", "4", "--port", "9")
+    assert settings.port == 9
+    assert {record.args[0] for record in caplog.records if record.args} == {"--disable-log-requests", "--swap-space"}
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("port = 1\nseed = 2\nmax_num_seqs = 3\n")
+    monkeypatch.setenv("OAI_SERVER_PORT", "11")
+    monkeypatch.setenv("OAI_SERVER_SEED", "12")
+    settings = settings_of(monkeypatch, "--config", str(file), "--port", "21")
+    assert (settings.port, settings.seed, settings.max_num_seqs) == (21, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["serve", "--model", "/no/such/folder"], "/no/such/folder"),
+        (["serve", "--port", "99999"], "--port"),
+        (["serve", "--dtype", "int3"], "--dtype"),
+        (["serve", "--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_mistakes_are_one_clear_line(given: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "oai_server", *given],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_settings_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == cli_options.settings_reference(), "run: make docs"
