@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,9 @@ from oai_server.model_source import locate_model
 from oai_server.playground import playground_routes
 from oai_server.settings import Settings
 from oai_server.terminal import banner, stderr_console, watch_start
+
+if TYPE_CHECKING:
+    from adapters.engine_host import EngineHost
 
 logger = logging.getLogger("oai_server")
 

@@ -53,7 +53,7 @@ def _sample_context(device: torch.device) -> ProbeContext:
 def _native_state(hardware: HardwareReport) -> str:
     from engine import native
 
-    if native.load() is not None:
+    if native.load_native(hardware.cores) is not None:
         return "native kernels are built and work"
     if hardware.compiler is None:
         return "plain torch: no C++ compiler was found to build the native kernels"
