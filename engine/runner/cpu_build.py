@@ -10,6 +10,7 @@ import torch
 
 from engine.attention.registry import ProbeContext, choose
 from engine.config import EngineConfig
+from engine.errors import ConfigurationError
 from engine.memory.host import available_bytes
 from engine.memory.kv_layout import KvLayout, size_in_blocks
 from engine.models.architectures import by_name
@@ -116,6 +117,8 @@ def load_decoder(
         native = build_decoder(model, weights, threads)
         if native is not None:
             return native, dtype, "native", native.native.instructions
+    if config.attention_backend == "native":
+        raise ConfigurationError("attention_backend native cannot run here; the log's last warning says why")
     if dtype is torch.bfloat16 and config.dtype == "auto" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         logger.warning("this CPU has no bfloat16 arithmetic: without the native kernels the model runs as float32")
         dtype = torch.float32
