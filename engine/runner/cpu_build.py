@@ -57,7 +57,8 @@ def build(
     max_model_len, num_blocks = size_cache(config, model, layout)
     rotary = Rotary(model, max_model_len, "cpu", config.long_context_extrapolation)
     known = min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
-    runner = CpuRunner(decoder, rotary, Sampler(known), layout.allocate(num_blocks, "cpu"), max_model_len)
+    cache = layout.allocate(num_blocks, "cpu")
+    runner = CpuRunner(decoder, rotary, Sampler(known), cache, max_model_len, model.vocab_size)
     info = EngineInfo(
         architecture=by_name(model.architecture).class_name,
         vocab_size=model.vocab_size,

@@ -17,6 +17,7 @@ from engine.sampling.sampler import Sampler
 from engine.sampling_params import SamplingParams
 
 WARM_UP = SamplingParams(temperature=0.0)
+UNKNOWN_ID = "the prompt holds a token id that the model does not know"
 PROMPT_LOGPROB_ROWS = 32
 """Positions whose logits exist at once while prompt logprobs are computed: the vocabulary is wide."""
 
@@ -37,9 +38,15 @@ class CpuRunner:
     pipelined = False
 
     def __init__(
-        self, model: Model, rotary: Rotary, sampler: Sampler, kv_cache: torch.Tensor, max_model_len: int
+        self,
+        model: Model,
+        rotary: Rotary,
+        sampler: Sampler,
+        kv_cache: torch.Tensor,
+        max_model_len: int,
+        vocab_size: int,
     ) -> None:
-        """`kv_cache` is [2, layers, blocks, block_size, kv_heads, head_dim]."""
+        """`kv_cache` is [2, layers, blocks, block_size, kv_heads, head_dim]; `vocab_size` counts the embedding."""
         self._model = model
         self._rotary = rotary
         self._sampler = sampler
@@ -47,10 +54,11 @@ class CpuRunner:
         self.num_blocks: int = kv_cache.shape[2]
         self.block_size: int = kv_cache.shape[3]
         self.max_model_len = max_model_len
+        self._vocab_size = vocab_size
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():
-            inputs = build_inputs(batch, self.block_size)
+            inputs = build_inputs(batch, self.block_size, self._vocab_size)
             rows = [(row.count, row.sequence.num_prompt) for row in batch.rows]
             rotary = self._rotary.step(inputs.metadata.positions, rows)
             wanted = wanted_tokens(batch, inputs)
@@ -64,20 +72,20 @@ class CpuRunner:
     ) -> StepResult:
         """`hidden` has the wanted tokens only; `places` tells where each of them is in it."""
         sampled: list[SampledToken | None] = [None] * len(batch.rows)
-        failed: dict[str, str] = {}
+        failed = {batch.rows[number].sequence.request_id: UNKNOWN_ID for number in inputs.broken}
         numbers = [number for number, row in enumerate(batch.rows) if row.samples]
         if numbers:
             last = [places[inputs.last_tokens[number]] for number in numbers]
             logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last])
             output = self._sampler.sample(logits, [sampling_row(batch.rows[number].sequence) for number in numbers])
             for place, number in enumerate(numbers):
-                sampled[number] = output.tokens[place]
+                sampled[number] = output.tokens[place] if number not in inputs.broken else None
                 if place in output.failed:
                     failed[batch.rows[number].sequence.request_id] = output.failed[place]
         prompt_logprobs = {
             row.sequence.request_id: self._prompt_logprobs(row, hidden[places[last + 1 - row.count] :])
-            for row, last in zip(batch.rows, inputs.last_tokens, strict=True)
-            if reports_prompt(row)
+            for number, (row, last) in enumerate(zip(batch.rows, inputs.last_tokens, strict=True))
+            if reports_prompt(row) and number not in inputs.broken
         }
         return StepResult(tuple(sampled), prompt_logprobs, failed)
 

@@ -19,10 +19,15 @@ class StepInputs:
     metadata: AttentionMetadata
     last_tokens: list[int]
     """Of each row: the number of its last token in the step."""
+    broken: tuple[int, ...]
+    """Rows with an id outside the vocabulary; it was replaced, their results mean nothing."""
 
 
-def build_inputs(batch: StepBatch, block_size: int) -> StepInputs:
-    """Token ids come from the sequences, so all of a row's tokens must be known on the host."""
+def build_inputs(batch: StepBatch, block_size: int, vocab_size: int) -> StepInputs:
+    """Token ids come from the sequences, so all of a row's tokens must be known on the host.
+
+    Ids are checked here once more: a kernel that looks one up in the embedding does not.
+    """
     rows = batch.rows
     counts = [row.count for row in rows]
     contexts = [row.start + row.count for row in rows]
@@ -30,8 +35,13 @@ def build_inputs(batch: StepBatch, block_size: int) -> StepInputs:
         tuple(r.sequence.block_table[: -(-context // block_size)]) for r, context in zip(rows, contexts, strict=True)
     ]
     token_ids: list[int] = []
-    for row in rows:
-        token_ids += row.sequence.token_ids[row.start : row.start + row.count]
+    broken = []
+    for number, row in enumerate(rows):
+        ids = row.sequence.token_ids[row.start : row.start + row.count + 1]  # the next one too, for prompt logprobs
+        if min(ids) < 0 or max(ids) >= vocab_size:
+            broken.append(number)
+            ids = [0] * row.count
+        token_ids += ids[: row.count]
     starts = np.concatenate(([0], np.cumsum(counts)))
     table = np.zeros((len(rows), max(map(len, tables))), dtype=np.int32)
     for number, blocks in enumerate(tables):
@@ -52,4 +62,4 @@ def build_inputs(batch: StepBatch, block_size: int) -> StepInputs:
         block_size=block_size,
         host_rows=tuple(zip(counts, contexts, tables, strict=True)),
     )
-    return StepInputs(torch.tensor(token_ids), metadata, (starts[1:] - 1).tolist())
+    return StepInputs(torch.tensor(token_ids), metadata, (starts[1:] - 1).tolist(), tuple(broken))
