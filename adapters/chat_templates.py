@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jinja2
 import msgspec
@@ -13,11 +13,10 @@ from adapters.compiled_template import CompiledTemplate
 from adapters.messages import normalise_messages, normalise_tools
 from adapters.reasoning import OPEN_TAG, ThinkingState, thinking_state
 from adapters.template_probes import find_traits
+from adapters.tool_calls import ToolFormat
 from engine.errors import RequestError
 from engine.text.checkpoint_files import read_json
 from engine.text.tokenizer import Tokenizer
-
-ToolFormat = Literal["hermes", "qwen_xml"]
 
 RENDER_DEADLINE_S = 2.0
 MAX_PROMPT_CHARS = 16 << 20

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from adapters.backend import ChatPrompt
-from adapters.chat_templates import RenderedChat, ToolFormat
+from adapters.chat_templates import RenderedChat
 from adapters.messages import TemplateTraits, normalise_messages
+from adapters.tool_calls import ToolFormat
 from engine.errors import RequestError
 from engine.text.tokenizer import Tokenizer
 
@@ -12,7 +13,7 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 
 
 class Qwen1ChatML:
-    """`<|im_start|>role\\ncontent<|im_end|>` a turn, joined by newlines; role and content are encoded apart, as plain text."""
+    """`<|im_start|>role\\ncontent<|im_end|>` a turn; role and content are encoded apart, as plain text."""
 
     supports_thinking = False
     tool_format: ToolFormat | None = None

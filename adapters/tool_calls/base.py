@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from adapters.backend import ToolCallDelta
 
+ParserOutput = tuple[str, list[ToolCallDelta]]
+"""New text outside calls, and new pieces of calls."""
+
 
 class ToolCallParser(Protocol):
-    """Splits one choice's content into text and calls. Concatenated over all chunkings the results are the same.
+    """Splits one choice's content into text and calls. Concatenated over any chunking the results are the same.
 
     A call's first delta has id, name and empty arguments; the arguments' JSON text follows in pieces as it arrives.
+    Whitespace in front of a call, and behind the last one, belongs to no text.
     """
 
-    num_calls: int
-    """Calls begun so far."""
-
-    def feed(self, text: str) -> tuple[str, list[ToolCallDelta]]:
-        """New text outside calls, and new pieces of calls."""
+    @property
+    def num_calls(self) -> int:
+        """Calls begun so far."""
         ...
 
-    def finish(self, *, complete: bool) -> tuple[str, list[ToolCallDelta]]:
+    def feed(self, text: str) -> ParserOutput: ...
+
+    def finish(self, *, complete: bool) -> ParserOutput:
         """The end of the output. `complete`: the model ended by itself, so that what it left open is closed."""
         ...
 
 
-class ToolParserFactory(Protocol):
-    """Makes a parser for one choice; `tools` are the request's, for the types of their parameters."""
+class CallWriter:
+    """Collects a parser's output between two calls of `take`."""
 
-    def __call__(self, tools: Sequence[dict[str, Any]]) -> ToolCallParser: ...
+    __slots__ = ("_calls", "_text", "num_calls")
 
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self._text: list[str] = []
+        self._calls: list[ToolCallDelta] = []
 
-def new_call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
+    def text(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+
+    def begin(self, name: str) -> None:
+        """A new call."""
+        call_id = f"call_{secrets.token_hex(12)}"
+        self._calls.append(ToolCallDelta(self.num_calls, call_id, name))
+        self.num_calls += 1
+
+    def arguments(self, text: str) -> None:
+        """A piece of the current call's arguments."""
+        if text:
+            self._calls.append(ToolCallDelta(self.num_calls - 1, arguments=text))
+
+    def take(self) -> ParserOutput:
+        if not self._text and not self._calls:
+            return "", []
+        output = "".join(self._text), self._calls
+        self._text, self._calls = [], []
+        return output
