@@ -1,4 +1,4 @@
-"""The application: routes, guard, error shape and the outermost wrapper around them. Nothing here is global."""
+"""The application: routes, keys, error shape and the outermost wrapper around them. Nothing here is global."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litestar.types import ControllerRouterHandler
 
 import oai_server
 from adapters.backend import Backend
-from oai_server.auth import KeyRing, require_key
+from oai_server.auth import KeyRing, RequireKey
 from oai_server.connection import Connection
 from oai_server.errors import exception_handlers
 from oai_server.limits import KeyLimiter
@@ -52,7 +52,7 @@ def create_app(
             OpenApiController,
             *extra_routes,
         ],
-        guards=[require_key],
+        middleware=[RequireKey(KeyRing(settings.api_key))] if settings.api_key else [],
         exception_handlers=exception_handlers,
         cors_config=_cors(settings),
         on_startup=[backend.start],
@@ -70,7 +70,6 @@ def make_services(settings: Settings, backend: Backend) -> Services:
     return Services(
         settings=settings,
         backend=backend,
-        keys=KeyRing(settings.api_key),
         limiter=KeyLimiter(share),
         telemetry=Telemetry(),
         fingerprint=_fingerprint(settings),

@@ -1,7 +1,7 @@
-"""API keys: several, compared in constant time over their hashes, checked by a guard on the routed handler.
+"""API keys: several, compared in constant time over their hashes, checked at the routed handler.
 
-The guard stands on the whole application; handlers that need no key say so with `opt={OPEN: True}`. A rule about
-paths would have to know every spelling of a path; the handler that was reached has only one name.
+Every handler of the application needs one, except those that say `opt={OPEN: True}`. A rule about paths would have to
+know every spelling of a path; the handler that was reached has only one name.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import Any
 
-from litestar.connection import ASGIConnection
+from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import BaseRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from oai_server.errors import ApiError
 from oai_server.record import RequestRecord
-from oai_server.services import services_of
 
 OPEN = "open_to_all"
 """Key of `opt` on a handler that answers without an API key."""
@@ -27,9 +27,6 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
 
     def identify(self, authorization: bytes | None) -> str | None:
         """A short digest that stands for the key in `Authorization: Bearer KEY`; None when no key matches.
@@ -47,19 +44,31 @@ class KeyRing:
         return hashlib.sha256(b"cache salt" + found).hexdigest()[:16]
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Litestar guard: 401 unless the handler is open or a right key came along. Runs before the body is read."""
-    keys = services_of(connection).keys
-    if not keys or handler.opt.get(OPEN):
-        return
-    record: RequestRecord = connection.scope["state"]["record"]
-    authorization = record.headers.get(b"authorization")
-    key = keys.identify(authorization)
-    if key is None:
-        message = (
-            "Incorrect API key provided."
-            if authorization
-            else "You didn't provide an API key. Send one as a Bearer token."
-        )
-        raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-    record.key = key
+class RequireKey(ASGIMiddleware):
+    """401 unless the routed handler is open or a right key came along. Stands before the body is read.
+
+    A Litestar guard would see the same, but the handler is copied for it on every request.
+    """
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        handler: BaseRouteHandler = scope["route_handler"]
+        if not handler.opt.get(OPEN) and scope.get("method") != HttpMethod.OPTIONS:
+            record: RequestRecord = scope["state"]["record"]
+            authorization = record.headers.get(b"authorization")
+            key = self._keys.identify(authorization)
+            if key is None:
+                raise ApiError(
+                    401,
+                    "Incorrect API key provided."
+                    if authorization
+                    else "You didn't provide an API key as a Bearer token.",
+                    code="invalid_api_key",
+                    headers={"www-authenticate": "Bearer"},
+                )
+            record.key = key
+        await next_app(scope, receive, send)

@@ -84,6 +84,11 @@ class Call:
             completion_tokens_by_choice=tuple(n for usage in usages for n in usage.completion_tokens_by_choice),
         )
 
+    @property
+    def final_usage(self) -> Usage:
+        """After `close`."""
+        return self.record.usage or self.usage()
+
     def _reindexed(self, number: int, deltas: Deltas) -> Deltas:
         if number == 0:
             return deltas

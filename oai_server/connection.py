@@ -38,6 +38,7 @@ class Connection:
         self._app = app
         self._services = services
         self._quiet = not services.settings.access_log
+        self._loopback = services.settings.loopback
         self._allowed_hosts = {host.lower() for host in services.settings.allowed_hosts}
         self._allowed_origins = set(services.settings.allowed_origins)
 
@@ -59,24 +60,23 @@ class Connection:
                 message["body"] = b""  # type: ignore[typeddict-unknown-key]
             await send(message)
 
-        telemetry = self._services.telemetry
-        telemetry.in_flight += 1
         try:
             if (refusal := self._refusal(record)) is not None:
                 await _refuse(refusal, reply)
             else:
                 await self._app(routed, receive, reply)
         finally:
-            telemetry.in_flight -= 1
             template = routed.get("path_template") or "none"
-            telemetry.count_http(_method(record.method), template, record.status or CLIENT_CLOSED_REQUEST)
+            self._services.telemetry.count_http(
+                _method(record.method), template, record.status or CLIENT_CLOSED_REQUEST
+            )
             if not (self._quiet or record.path in UNLOGGED):
                 access_logger.info("%s", LogLine(record))
 
     def _refusal(self, record: RequestRecord) -> ApiError | None:
         if self._services.draining and record.path not in OPEN_WHILE_DRAINING:
             return shutting_down()
-        if self._services.settings.loopback:
+        if self._loopback:
             return self._foreign(record.headers, record.method)
         return None
 

@@ -7,24 +7,35 @@ Waiting costs nothing this way: no second task per wait, no flag to poll.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from litestar import Request
 from litestar.types import Receive
 
 from oai_server.errors import ApiError, ClientGoneError
+
+ON_LOST = "oai_server.on_lost"
+"""Scope extension: a set of functions that the HTTP protocol calls when the connection is lost."""
 
 
 class Interruptible:
     """`async with Interruptible(live, receive):` a block that `interrupt` can end.
 
-    `live` is the set of all such blocks of this process. With `receive`, a task watches for the client's departure
-    and interrupts the block with ClientGoneError; streams do without, since their response watches itself.
+    `live` is the set of all such blocks of this process. With a `request`, its client's departure interrupts the
+    block with ClientGoneError; streams do without, since their response watches itself. Our own protocol calls those
+    who put themselves into the scope's ON_LOST; under another server a task listens.
     """
 
-    def __init__(self, live: set[Interruptible], receive: Receive | None = None) -> None:
+    def __init__(self, live: set[Interruptible], request: Request[Any, Any, Any] | None = None) -> None:
         self._live = live
-        self._receive = receive
+        self._receive = None
+        self._on_lost: set[Callable[[], None]] | None = None
+        if request is not None:
+            self._on_lost = request.scope.get("extensions", {}).get(ON_LOST)  # type: ignore[call-overload]
+            if self._on_lost is None:
+                self._receive = request.receive
         self._task: asyncio.Task[object] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._error: ApiError | None = None
@@ -38,7 +49,9 @@ class Interruptible:
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
         self._live.add(self)
-        if self._receive is not None:
+        if self._on_lost is not None:
+            self._on_lost.add(self._lose_client)
+        elif self._receive is not None:
             self._watch = asyncio.get_running_loop().create_task(self._watch_client(self._receive))
         return self
 
@@ -46,7 +59,9 @@ class Interruptible:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.discard(self)
-        if self._watch is not None:
+        if self._on_lost is not None:
+            self._on_lost.discard(self._lose_client)
+        elif self._watch is not None:
             self._watch.cancel()
         task, self._task = self._task, None
         if self._error is None or task is None or kind is GeneratorExit:
@@ -60,6 +75,9 @@ class Interruptible:
     async def _watch_client(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._lose_client()
+
+    def _lose_client(self) -> None:
         self.interrupt(ClientGoneError())
 
 

@@ -6,10 +6,12 @@ import functools
 from typing import Any
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, get
+from litestar.types import ASGIApp
 
 import oai_server
 from oai_server.errors import ErrorBody
+from oai_server.replies import JsonReply
 from oai_server.routes.operations import HealthBody
 from oai_server.wire.bounds import BOUNDS, INT64_MAX, INT64_MIN
 from oai_server.wire.chat import ChatCompletion, ChatRequest
@@ -67,9 +69,9 @@ ERRORS = {
 
 class OpenApiController(Controller):
     @get("/openapi.json")
-    async def document(self) -> Response[Any]:
+    async def document(self) -> ASGIApp:
         """The API's description."""
-        return Response(document(), media_type=JSON)
+        return JsonReply(document())
 
 
 @functools.cache

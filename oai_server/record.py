@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import urandom
 from typing import Any
 
 from adapters.backend import Usage
@@ -43,7 +43,7 @@ class RequestRecord:
         headers = dict(scope["headers"])
         sent = headers.get(b"x-request-id")
         client_id = sent.decode("ascii") if sent is not None and SANE_ID.fullmatch(sent) else None
-        return cls(scope["method"], scope["path"], headers, client_id or "req-" + secrets.token_hex(12), client_id)
+        return cls(scope["method"], scope["path"], headers, client_id or "req-" + urandom(12).hex(), client_id)
 
     def reply_id(self, prefix: str, asked: str | None = None) -> str:
         """Id of the reply object: the client's id or a fresh one behind `prefix`; x-request-id becomes the same.
@@ -52,7 +52,7 @@ class RequestRecord:
         """
         if asked is not None and not SANE_ID_TEXT.fullmatch(asked):
             asked = None
-        reply = prefix + (self.client_id or asked or secrets.token_hex(12))
+        reply = prefix + (self.client_id or asked or self.request_id.removeprefix("req-"))
         if self.client_id is None:
             self.request_id = reply
         return reply

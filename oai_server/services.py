@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar.connection import ASGIConnection
 
@@ -14,15 +14,11 @@ from oai_server.limits import KeyLimiter
 from oai_server.settings import Settings
 from oai_server.telemetry import Telemetry
 
-if TYPE_CHECKING:
-    from oai_server.auth import KeyRing
-
 
 @dataclass(slots=True, eq=False)
 class Services:
     settings: Settings
     backend: Backend
-    keys: KeyRing
     limiter: KeyLimiter
     telemetry: Telemetry
     fingerprint: str
@@ -31,8 +27,8 @@ class Services:
     """Requests in work; the drain ends them."""
     draining: bool = False
     """After the first SIGTERM: no new work."""
-    other_workers: Callable[[], list[Telemetry]] = list
-    """The latest numbers of the other HTTP processes on this port."""
+    published_telemetry: Callable[[], Telemetry] | None = None
+    """With several HTTP processes: the numbers of all of them together."""
 
     @property
     def ready(self) -> bool:
@@ -40,13 +36,7 @@ class Services:
 
     def all_telemetry(self) -> Telemetry:
         """The numbers of all HTTP processes together."""
-        others = self.other_workers()
-        if not others:
-            return self.telemetry
-        total = self.telemetry.copy()
-        for other in others:
-            total.add(other)
-        return total
+        return self.telemetry if self.published_telemetry is None else self.published_telemetry()
 
 
 def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from litestar import Litestar, Request, Response
-from litestar.types import ASGIApp, Receive, Scope, Send
 from sse_starlette.sse import AppStatus, EventSourceResponse
 
 from adapters.backend import ChoiceDelta, Usage
@@ -52,10 +50,9 @@ class TokenStream(EventSourceResponse):
     `_send_with_timeout` is private there: the version is pinned, and a test says whether it is still called.
     """
 
-    def __init__(self, call: Call, encoder: Encoder, headers: Mapping[str, str]) -> None:
+    def __init__(self, call: Call, encoder: Encoder) -> None:
         super().__init__(
             stream_events(call, encoder),
-            headers=headers,
             ping=call.services.settings.sse_keep_alive_interval,
             ping_message_factory=lambda: KEEP_ALIVE,  # type: ignore[arg-type,return-value]
             sep="\n",
@@ -70,30 +67,6 @@ class TokenStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._call.close()  # also when the client left before the first event, and the iterator never ran
-
-
-class EventStream(Response[Any]):
-    """What a handler returns: headers of the layers above reach the stream this way."""
-
-    def __init__(self, call: Call, encoder: Encoder) -> None:
-        super().__init__(None, media_type="text/event-stream", status_code=200)
-        self._call = call
-        self._encoder = encoder
-
-    def to_asgi_response(  # type: ignore[override]
-        self,
-        app: Litestar | None,
-        request: Request[Any, Any, Any],
-        *,
-        headers: Mapping[str, str] | None = None,
-        **_: Any,
-    ) -> ASGIApp:
-        stream = TokenStream(self._call, self._encoder, {**(headers or {}), **self.headers})
-
-        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            await stream(scope, receive, send)
-
-        return respond
 
 
 async def stream_events(call: Call, encoder: Encoder) -> AsyncIterator[bytes]:

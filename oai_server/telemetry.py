@@ -70,8 +70,6 @@ class Telemetry(msgspec.Struct):
     """Requests refused because the queue was full or no engine was up."""
     http_requests: dict[str, int] = {}
     """By "method handler status", where handler is the route's template."""
-    in_flight: int = 0
-    """Requests in work now."""
 
     def count_finished(self, reason: str) -> None:
         self.finished[reason] = self.finished.get(reason, 0) + 1
@@ -91,6 +89,3 @@ class Telemetry(msgspec.Struct):
                     mine[key] = mine.get(key, 0) + count
             else:
                 setattr(self, name, mine + theirs)
-
-    def copy(self) -> Telemetry:
-        return msgspec.msgpack.decode(msgspec.msgpack.encode(self), type=Telemetry)

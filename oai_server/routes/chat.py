@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
-from litestar import Controller, Response, post
+from litestar import Controller, post
+from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
 from oai_server.calls import Call, admit
 from oai_server.interrupts import Interruptible
+from oai_server.replies import JsonReply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import Services, services_of
-from oai_server.streaming import EventStream
+from oai_server.streaming import TokenStream
 from oai_server.wire.chat import ChatChoice, ChatCompletion, ChatMessage, ChatRequest, FunctionCall, ToolCall
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate
@@ -31,7 +32,7 @@ class ChatController(Controller):
     path = "/v1/chat/completions"
 
     @post(status_code=200)
-    async def create(self, request: HttpRequest) -> Response[Any]:
+    async def create(self, request: HttpRequest) -> ASGIApp:
         """A reply to a conversation, whole or as a stream of chunks."""
         services = services_of(request)
         record = record_of(request)
@@ -39,16 +40,16 @@ class ChatController(Controller):
         reply_id = record.reply_id(ID_PREFIX, body.request_id)
         asked = checked(services, body, request, reply_id)
         record.model = services.backend.card.ids[0]
-        async with Interruptible(services.live, request.receive):
+        async with Interruptible(services.live, request):
             call = await admit(services, record, [asked])
             if body.stream:
-                return EventStream(call, _chunks(services, body, call, reply_id))
+                return TokenStream(call, _chunks(services, body, call, reply_id))
             try:
                 deltas = await call.whole()
             finally:
                 call.close()
         content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return Response(content, status_code=200, media_type="application/json")
+        return JsonReply(content)
 
 
 def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
@@ -115,7 +116,7 @@ def _reply(
         created=int(time.time()),
         model=call.record.model,
         choices=[_choice(services, body, delta) for delta in deltas],
-        usage=UsageBody.of(call.usage()),
+        usage=UsageBody.of(call.final_usage),
         system_fingerprint=services.fingerprint,
         prompt_logprobs=prompt_logprobs(generation.prompt_logprobs) if body.prompt_logprobs is not None else None,
         prompt_token_ids=list(generation.prompt_token_ids) if body.return_token_ids else None,

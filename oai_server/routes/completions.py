@@ -6,15 +6,17 @@ import time
 from typing import Any
 
 import msgspec
-from litestar import Controller, Response, post
+from litestar import Controller, post
+from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPrompt
 from oai_server.calls import Call, admit
 from oai_server.errors import invalid
 from oai_server.interrupts import Interruptible
+from oai_server.replies import JsonReply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import Services, services_of
-from oai_server.streaming import EventStream
+from oai_server.streaming import TokenStream
 from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
@@ -32,7 +34,7 @@ class CompletionsController(Controller):
     path = "/v1/completions"
 
     @post(status_code=200)
-    async def create(self, request: HttpRequest) -> Response[Any]:
+    async def create(self, request: HttpRequest) -> ASGIApp:
         """Completions of one or more prompts, whole or as a stream of chunks."""
         services = services_of(request)
         record = record_of(request)
@@ -53,16 +55,16 @@ class CompletionsController(Controller):
             )
             for prompt in prompts
         ]
-        async with Interruptible(services.live, request.receive):
+        async with Interruptible(services.live, request):
             call = await admit(services, record, asked)
             if body.stream:
-                return EventStream(call, _chunks(services, body, call, reply_id))
+                return TokenStream(call, _chunks(services, body, call, reply_id))
             try:
                 deltas = await call.whole()
             finally:
                 call.close()
         content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return Response(content, status_code=200, media_type="application/json")
+        return JsonReply(content)
 
 
 def checked(services: Services, body: CompletionRequest) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:
@@ -151,7 +153,7 @@ def _reply(
         created=int(time.time()),
         model=call.record.model,
         choices=[_choice(services, body, call, delta) for delta in deltas],
-        usage=UsageBody.of(call.usage()),
+        usage=UsageBody.of(call.final_usage),
         system_fingerprint=services.fingerprint,
     )
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Controller, Response, post
+from litestar import Controller, post
+from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, TextPrompt, Usage
 from oai_server.calls import admit
 from oai_server.interrupts import Interruptible
+from oai_server.replies import JsonReply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import services_of
-from oai_server.streaming import EventStream
+from oai_server.streaming import TokenStream
 from oai_server.wire.chunks import DONE, event
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.generate import GenerateReply, GenerateRequest
@@ -39,17 +39,17 @@ class GenerateChunks:
 
 class GenerateController(Controller):
     @post("/generate", status_code=200)
-    async def generate(self, request: HttpRequest) -> Response[Any]:
+    async def generate(self, request: HttpRequest) -> ASGIApp:
         """The continuation of a prompt, whole, or streamed with `"stream": true`."""
         return await _answer(request, always_stream=False)
 
     @post("/generate_stream", status_code=200)
-    async def generate_stream(self, request: HttpRequest) -> Response[Any]:
+    async def generate_stream(self, request: HttpRequest) -> ASGIApp:
         """The continuation of a prompt as a stream of `{"text": ...}` events."""
         return await _answer(request, always_stream=True)
 
 
-async def _answer(request: HttpRequest, *, always_stream: bool) -> Response[Any]:
+async def _answer(request: HttpRequest, *, always_stream: bool) -> ASGIApp:
     services = services_of(request)
     record = record_of(request)
     body = await read_json(request, DECODER)
@@ -65,10 +65,10 @@ async def _answer(request: HttpRequest, *, always_stream: bool) -> Response[Any]
     record.model = card.ids[0]
     stream = always_stream or bool(body.stream)
     asked = generation_request(services, record, TextPrompt(body.prompt), params, reply_id=reply_id, stream=stream)
-    async with Interruptible(services.live, request.receive):
+    async with Interruptible(services.live, request):
         call = await admit(services, record, [asked])
         if stream:
-            return EventStream(call, GenerateChunks())
+            return TokenStream(call, GenerateChunks())
         try:
             (delta,) = await call.whole()
         finally:
@@ -78,6 +78,6 @@ async def _answer(request: HttpRequest, *, always_stream: bool) -> Response[Any]
         model=record.model,
         text=delta.content,
         finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
-        usage=UsageBody.of(call.usage()),
+        usage=UsageBody.of(call.final_usage),
     )
-    return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")
+    return JsonReply(msgspec.json.encode(reply))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, get
+from litestar.types import ASGIApp
 
 from oai_server.errors import ApiError
+from oai_server.replies import JsonReply
 from oai_server.services import services_of
 from oai_server.wire.decoding import HttpRequest
 from oai_server.wire.models import ModelList, models
@@ -17,16 +17,16 @@ class ModelsController(Controller):
     path = "/v1/models"
 
     @get()
-    async def list_models(self, request: HttpRequest) -> Response[Any]:
+    async def list_models(self, request: HttpRequest) -> ASGIApp:
         """What is served: one entry a name."""
         reply = ModelList(data=models(services_of(request).backend.card))
-        return Response(msgspec.json.encode(reply), media_type="application/json")
+        return JsonReply(msgspec.json.encode(reply))
 
     @get("/{model_id:path}")
-    async def retrieve(self, request: HttpRequest, model_id: str) -> Response[Any]:
+    async def retrieve(self, request: HttpRequest, model_id: str) -> ASGIApp:
         """One served name. Ids may contain slashes."""
         name = str(model_id).strip("/")
         for model in models(services_of(request).backend.card):
             if model.id == name:
-                return Response(msgspec.json.encode(model), media_type="application/json")
+                return JsonReply(msgspec.json.encode(model))
         raise ApiError(404, f"The model '{name[:100]}' does not exist", param="model", code="model_not_found")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import msgspec
 from litestar import Controller, HttpMethod, Response, get, route
+from litestar.types import ASGIApp
 
 import oai_server
 from oai_server.auth import OPEN
 from oai_server.metrics_page import CONTENT_TYPE, MetricsPage
+from oai_server.replies import JsonReply
 from oai_server.services import Services, services_of
 from oai_server.wire.decoding import HttpRequest
 
@@ -31,27 +30,27 @@ class OperationsController(Controller):
     opt = EVERYONE
 
     @get(["/health", "/readyz"])
-    async def health(self, request: HttpRequest) -> Response[Any]:
+    async def health(self, request: HttpRequest) -> ASGIApp:
         """200 when requests are answered; 503 while the engine starts, restarts, drains or is dead."""
         return _health(services_of(request))
 
     @get("/livez")
-    async def live(self) -> Response[Any]:
+    async def live(self) -> ASGIApp:
         """200 while this process runs."""
         return _json({"status": "alive"})
 
     @route("/ping", http_method=[HttpMethod.GET, HttpMethod.POST])
-    async def ping(self, request: HttpRequest) -> Response[Any]:
+    async def ping(self, request: HttpRequest) -> ASGIApp:
         """As /health."""
         return _health(services_of(request))
 
     @get("/version")
-    async def version(self) -> Response[Any]:
+    async def version(self) -> ASGIApp:
         """Version of the server."""
         return _json({"version": oai_server.__version__})
 
     @get("/metrics")
-    async def metrics(self, request: HttpRequest) -> Response[Any]:
+    async def metrics(self, request: HttpRequest) -> Response[bytes]:
         """Prometheus text."""
         services = services_of(request)
         backend = services.backend
@@ -59,12 +58,12 @@ class OperationsController(Controller):
         return Response(page.render(), media_type=CONTENT_TYPE)
 
     @get("/load", opt={OPEN: False})
-    async def load(self, request: HttpRequest) -> Response[Any]:
+    async def load(self, request: HttpRequest) -> ASGIApp:
         """Generation requests in work in this process."""
         return _json({"server_load": len(services_of(request).live)})
 
 
-def _health(services: Services) -> Response[Any]:
+def _health(services: Services) -> ASGIApp:
     health = services.backend.health()
     if services.draining:
         body = HealthBody("draining")
@@ -74,8 +73,8 @@ def _health(services: Services) -> Response[Any]:
         body = HealthBody(health.state, health.phase, health.fraction, health.detail)
     headers = {} if body.status == "ok" else {"retry-after": "1"}
     status = 200 if body.status == "ok" else 503
-    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json", headers=headers)
+    return JsonReply(msgspec.json.encode(body), status, headers)
 
 
-def _json(value: dict[str, Any] | Sequence[Any]) -> Response[Any]:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def _json(value: dict[str, object]) -> ASGIApp:
+    return JsonReply(msgspec.json.encode(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from os import urandom
 
 from adapters.backend import GenerationParams, GenerationRequest, Prompt
 from oai_server.record import RequestRecord
@@ -28,7 +28,7 @@ def generation_request(
 ) -> GenerationRequest:
     """The engine's id is the reply's with a random end: a client may send the same X-Request-Id twice."""
     return GenerationRequest(
-        request_id=f"{reply_id}-{secrets.token_hex(4)}",
+        request_id=f"{reply_id}-{urandom(4).hex()}",
         prompt=prompt,
         params=params,
         stream=stream,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Controller, Response, post
+from litestar import Controller, post
+from litestar.types import ASGIApp
 
 from adapters.backend import ChatPrompt, Prompt, TextPrompt
 from oai_server.errors import invalid
+from oai_server.replies import JsonReply
 from oai_server.services import Services, services_of
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
@@ -21,7 +21,7 @@ DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 class TokensController(Controller):
     @post(["/tokenize", "/v1/tokenize"], status_code=200)
-    async def tokenize(self, request: HttpRequest) -> Response[Any]:
+    async def tokenize(self, request: HttpRequest) -> ASGIApp:
         """Token ids of a text, or of a conversation behind the chat template."""
         services = services_of(request)
         body = await read_json(request, TOKENIZE)
@@ -33,17 +33,17 @@ class TokensController(Controller):
             tokens=list(rendered.token_ids),
             token_strs=list(rendered.token_strs) if body.return_token_strs else None,
         )
-        return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")
+        return JsonReply(msgspec.json.encode(reply))
 
     @post(["/detokenize", "/v1/detokenize"], status_code=200)
-    async def detokenize(self, request: HttpRequest) -> Response[Any]:
+    async def detokenize(self, request: HttpRequest) -> ASGIApp:
         """The text of token ids."""
         services = services_of(request)
         body = await read_json(request, DETOKENIZE)
         Validator(services.settings).model(body.model, services.backend.card)
         check_token_ids("tokens", body.tokens)
         reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
-        return Response(msgspec.json.encode(reply), status_code=200, media_type="application/json")
+        return JsonReply(msgspec.json.encode(reply))
 
 
 def _prompt(services: Services, body: TokenizeRequest) -> Prompt:

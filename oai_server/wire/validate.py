@@ -237,6 +237,8 @@ def check_token_ids(name: str, ids: Sequence[int]) -> None:
 
 def depth_within(value: Any, limit: int) -> bool:
     """Whether JSON containers are nested at most `limit` deep. Iterative, since the input is a client's."""
+    if not value:
+        return True
     level = [value]
     for _ in range(limit):
         level = [child for item in level for child in _children(item)]

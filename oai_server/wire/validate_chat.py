@@ -53,8 +53,6 @@ def check_messages(messages: list[dict[str, Any]], settings: Settings) -> None:
         )
     if len(messages) > settings.max_messages:
         raise too_long("messages", settings.max_messages, len(messages))
-    if not depth_within(messages, settings.max_json_depth):
-        raise invalid(f"messages are nested deeper than {settings.max_json_depth} levels.", "messages")
 
 
 def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple[dict[str, Any], ...]:

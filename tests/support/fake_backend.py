@@ -85,8 +85,10 @@ class FakeGeneration:
                     for delta in batch:
                         whole[delta.index] = _joined(whole[delta.index], delta)
                 yield tuple(whole)
-        finally:
+        except Exception:
             self._end(cancelled=False)
+            raise
+        self._end(cancelled=False)
 
     async def _deltas(self) -> AsyncIterator[tuple[ChoiceDelta, ...]]:
         script = self._backend.script

@@ -1,0 +1,168 @@
+"""uvicorn's HTTP/1.1 connection with the limits it lacks: time and size of headers, time of bodies, open connections.
+
+Timers are armed only while a request is incomplete after the bytes that came, so an ordinary request, which comes in
+one piece, pays for none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from oai_server.errors import ApiError
+from oai_server.interrupts import ON_LOST
+from oai_server.settings import Settings
+
+HEADERS, BODY, COMPLETE = range(3)
+
+
+class GuardedConfig(uvicorn.Config):
+    """uvicorn's configuration and ours."""
+
+    def __init__(self, app: Any, settings: Settings, *, max_connections: int) -> None:
+        super().__init__(
+            app,
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=max(1, round(settings.keep_alive_timeout)),
+            backlog=2048,
+            ssl_keyfile=settings.ssl_keyfile,
+            ssl_certfile=settings.ssl_certfile,
+        )
+        self.settings = settings
+        self.max_connections = max_connections
+
+
+class _RefusedError(Exception):
+    """Raised inside a parser callback to stop the parser."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    def __init__(self, config: GuardedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._max_connections = config.max_connections
+        self._max_header_bytes = config.settings.max_header_kib * 1024
+        self._max_headers = config.settings.max_headers
+        self._timeouts = {HEADERS: config.settings.header_timeout, BODY: config.settings.body_timeout}
+        self._part = HEADERS
+        self._part_timed = COMPLETE
+        self._timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._refusal: ApiError | None = None
+        self._on_lost: set[Callable[[], None]] = set()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._max_connections:
+            self._refuse(ApiError(503, "Too many connections.", headers={"retry-after": "1"}))
+        else:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+        for call in list(self._on_lost):
+            call()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._part != BODY:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._part == HEADERS and self._header_bytes > self._max_header_bytes:
+            self._refuse(_too_many_header_bytes())
+        elif self._part == COMPLETE:
+            self._unwatch()
+        else:
+            self._watch()
+
+    # ---- parser callbacks
+
+    def on_message_begin(self) -> None:
+        self._part = HEADERS
+        super().on_message_begin()
+        self.scope["extensions"] = {ON_LOST: self._on_lost}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > self._max_headers:
+            self._stop_parser(
+                ApiError(431, f"More than {self._max_headers} headers.", headers={"connection": "close"})
+            )
+        if self._header_bytes > self._max_header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self._max_header_bytes:
+                self._stop_parser(_too_many_header_bytes())
+        self._header_bytes = 0
+        self._part = BODY
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._part = COMPLETE
+        super().on_message_complete()
+
+    # ---- refusing
+
+    def _stop_parser(self, error: ApiError) -> None:
+        self._refusal = error
+        raise _RefusedError
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for whatever the parser does not accept."""
+        if not self.transport.is_closing():
+            self._refuse(self._refusal or ApiError(400, msg))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer without the application and close. A response that has begun is cut instead."""
+        self._unwatch()
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        body = error.body()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            **error.headers,
+            "connection": "close",
+        }
+        lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self.transport.close()
+
+    # ---- time
+
+    def _watch(self) -> None:
+        """The present part of the request must be complete in time; the clock of one part starts once."""
+        if self._timer is not None and self._part_timed == self._part:
+            return
+        self._unwatch()
+        self._part_timed = self._part
+        self._timer = self.loop.call_later(self._timeouts[self._part], self._expire)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._part == HEADERS and self._header_bytes == 0:
+            self.transport.close()  # connected and never said a word
+        elif self._part != COMPLETE:
+            what = "headers" if self._part == HEADERS else "body"
+            self._refuse(ApiError(408, f"The {what} of the request did not come in time."))
+
+
+def _too_many_header_bytes() -> ApiError:
+    return ApiError(431, "The request's headers are too large.")

@@ -1,0 +1,180 @@
+"""A real server on a real socket over a FakeBackend: in a thread (whose backend the test sees) or a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from oai_server.app import create_app, make_services
+from oai_server.lifecycle import Worker, serve
+from oai_server.protocol import GuardedConfig
+from oai_server.server import Server
+from oai_server.services import Services
+from oai_server.settings import Settings
+from oai_server.sockets import connection_cap, listening_sockets
+from tests.support.fake_backend import FakeBackend, Script
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclasses.dataclass
+class LiveServer:
+    """A running server in a thread of this process."""
+
+    url: str
+    port: int
+    backend: FakeBackend
+    services: Services
+    server: Server
+    loop: asyncio.AbstractEventLoop
+
+    def raw(self, timeout_s: float = 10.0) -> socket.socket:
+        """A bare connection to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
+
+    def send(self, data: bytes, timeout_s: float = 10.0) -> bytes:
+        """Bytes there, and everything back until the server closes or is silent."""
+        with self.raw(timeout_s) as connection:
+            connection.sendall(data)
+            received = b""
+            with contextlib.suppress(TimeoutError, ConnectionResetError):
+                while part := connection.recv(65536):
+                    received += part
+            return received
+
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=20, **kwargs)
+
+    def wait_idle(self, timeout_s: float = 5.0) -> None:
+        """Until nothing is running in the backend, and no request in the server."""
+        deadline = time.monotonic() + timeout_s
+        while self.backend.live or self.services.live or self.server.server_state.tasks:
+            assert time.monotonic() < deadline, (self.backend.live, self.services.live)
+            time.sleep(0.01)
+
+    def check_alive(self) -> None:
+        """INV of every fault: nothing runs, /health answers, and a request is served right."""
+        self.wait_idle()
+        assert httpx.get(self.url + "/health", timeout=5).status_code == 200
+        keys = self.services.settings.api_key
+        reply = httpx.post(
+            self.url + "/v1/completions",
+            json={"prompt": "one two three", "max_tokens": 3},
+            headers={"authorization": f"Bearer {keys[0]}"} if keys else {},
+            timeout=5,
+        )
+        assert reply.json()["choices"][0]["text"] == "one two three"
+        self.wait_idle()
+
+
+@contextlib.contextmanager
+def live_server(script: Script | None = None, **settings: Any) -> Iterator[LiveServer]:
+    """A server in a thread, stopped at the end."""
+    settings = {"port": 0, "access_log": False, "shutdown_timeout": 0.2, **settings}
+    config = Settings(**settings)
+    backend = FakeBackend(script)
+    services = make_services(config, backend)
+    listener = listening_sockets(config)[0]
+    port = listener.getsockname()[1]
+    app = create_app(config, backend, services=services)
+    server = Server(GuardedConfig(app, config, max_connections=connection_cap(config)), services)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    try:
+        yield LiveServer(f"http://127.0.0.1:{port}", port, backend, services, server, loops[0])
+    finally:
+        if thread.is_alive():
+            loops[0].call_soon_threadsafe(server.begin_drain)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+# ---- in a process
+
+
+def make_fake(settings: Settings, worker: Worker) -> FakeBackend:
+    """For `serve`: the script comes from the environment of the child."""
+    import os
+
+    return FakeBackend(Script(**json.loads(os.environ.get("FAKE_SCRIPT", "{}"))))
+
+
+class FakeHost:
+    """An engine's owner without an engine."""
+
+    run_dir = "/nowhere"
+
+    async def start(self) -> None:
+        return
+
+    async def stop(self) -> None:
+        return
+
+
+def make_fake_host(settings: Settings) -> FakeHost:
+    return FakeHost()
+
+
+@contextlib.contextmanager
+def server_process(
+    script: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """(process, base URL) of `serve` in a child of its own. Killed at the end if it still runs."""
+    import os
+
+    settings = {"port": 0, **settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.live_server", json.dumps(settings)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FAKE_SCRIPT": json.dumps(script or {}), "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stderr is not None
+    lines = []
+    while "listening on" not in (line := process.stderr.readline()):
+        lines.append(line)
+        assert process.poll() is None, lines
+    url = line.split("listening on ")[1].strip()
+    for _ in range(400):
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url + "/livez", timeout=1).status_code == 200:
+                break
+        time.sleep(0.025)
+    try:
+        yield process, url
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        process.stderr.close()
+
+
+def main() -> int:
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(sys.argv[1]).items()}
+    return serve(Settings(**settings), make_fake, make_host=make_fake_host)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
