@@ -50,6 +50,7 @@ class Call:
         self._first_s = 0.0
         self._last_s = 0.0
         self._closed = False
+        self._observe_interval = services.telemetry.inter_token_latency.observe
 
     # ---- output
 
@@ -133,14 +134,13 @@ class Call:
     def count_output(self, deltas: Sequence[ChoiceDelta]) -> None:
         """Times and finish reasons of what the consumer just took."""
         now = time.perf_counter()
-        telemetry = self.services.telemetry
-        if self._first_s == 0.0:
+        if self._last_s == 0.0:
             self._first_s = now
             self.record.first_token_s = now - self.record.started_s
-            telemetry.time_to_first_token.observe(self.record.first_token_s)
+            self.services.telemetry.time_to_first_token.observe(self.record.first_token_s)
         else:
-            count = max(len(delta.token_ids) for delta in deltas) or 1
-            telemetry.inter_token_latency.observe((now - self._last_s) / count, count)
+            count = len(deltas[0].token_ids) or 1
+            self._observe_interval((now - self._last_s) / count, count)
         self._last_s = now
         for delta in deltas:
             if delta.finish_reason is not None:

@@ -48,6 +48,7 @@ class Connection:
             return
         record = RequestRecord.open(scope)
         scope.setdefault("state", {})["record"] = record
+        record.send = send
         headless = record.method == "HEAD"
         # Every GET route answers HEAD; the HTTP server below still sees HEAD and sends no body.
         routed: Any = {**scope, "method": "GET"} if headless else scope

@@ -33,7 +33,8 @@ class Interruptible:
         self._receive = None
         self._on_lost: set[Callable[[], None]] | None = None
         if request is not None:
-            self._on_lost = request.scope.get("extensions", {}).get(ON_LOST)  # type: ignore[call-overload]
+            extensions: Any = request.scope.get("extensions") or {}
+            self._on_lost = extensions.get(ON_LOST)
             if self._on_lost is None:
                 self._receive = request.receive
         self._task: asyncio.Task[object] | None = None

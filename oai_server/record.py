@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from os import urandom
 from typing import Any
 
+from litestar.types import Send
+
 from adapters.backend import Usage
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -35,6 +37,8 @@ class RequestRecord:
     usage: Usage | None = None
     first_token_s: float | None = None
     """Seconds from the request's arrival to its first token (streams)."""
+    send: Send | None = None
+    """The HTTP server's own; what is wrapped around it looks at the start of the response only."""
     finish: str = ""
     """finish_reason of the first choice, or why the request ended early."""
 

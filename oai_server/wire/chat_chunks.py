@@ -12,7 +12,7 @@ from oai_server.wire.chunks import DONE, ChunkTemplate, json_bytes
 from oai_server.wire.logprobs import chat_logprobs
 from oai_server.wire.usage import UsageBody
 
-AFTER_TEXT = b'},"logprobs":null,"finish_reason":null,"token_ids":null}'
+AFTER_TEXT = '},"logprobs":null,"finish_reason":null,"token_ids":null}'
 REASONING_KEYS = {
     "both": ("reasoning", "reasoning_content"),
     "reasoning": ("reasoning",),
@@ -41,6 +41,10 @@ class ChatChunks:
         self._generation = generation
         self._options = options
         self._plain = not (options.token_ids or options.continuous_usage)
+        self._around_reasoning: dict[int, tuple[bytes, bytes, bytes]] = {}
+        self._around = [
+            template.around_text(index, '"delta":{"content":', AFTER_TEXT) for index in range(options.choices)
+        ]
 
     def first(self) -> bytes:
         """One chunk a choice with the role; sent together with the first output, not before it."""
@@ -66,9 +70,10 @@ class ChatChunks:
     def delta(self, delta: ChoiceDelta) -> bytes:
         if self._plain and delta.finish_reason is None and not (delta.tool_calls or delta.logprobs):
             if not delta.reasoning:
-                return self._template.text(delta.index, '"delta":{"content":', delta.content, AFTER_TEXT)
+                before, after = self._around[delta.index]
+                return before + json_bytes(delta.content) + after
             if not delta.content:
-                return self._template.text(delta.index, *self._reasoning(delta.reasoning))
+                return self._reasoning(delta.index, delta.reasoning)
         choice: dict[str, Any] = {"index": delta.index, "delta": self._message(delta), "logprobs": None}
         if delta.logprobs:
             choice["logprobs"] = chat_logprobs(delta.logprobs, as_ids=self._options.tokens_as_ids)
@@ -79,11 +84,17 @@ class ChatChunks:
         body = UsageBody.of_choice(self._generation.usage, delta.index) if self._options.continuous_usage else None
         return self._template.choice(choice, usage=body, last=delta.finish_reason is not None)
 
-    def _reasoning(self, text: str) -> tuple[str, str, bytes]:
+    def _reasoning(self, index: int, text: str) -> bytes:
         """A chunk with nothing but thinking, under one name or both."""
-        first, *second = REASONING_KEYS[self._options.reasoning_field]
-        again = b"".join(f',"{key}":'.encode() + json_bytes(text) for key in second)
-        return f'"delta":{{"{first}":', text, again + AFTER_TEXT
+        around = self._around_reasoning.get(index)
+        if around is None:
+            first, *second = REASONING_KEYS[self._options.reasoning_field]
+            before, after = self._template.around_text(index, f'"delta":{{"{first}":', AFTER_TEXT)
+            around = before, f',"{second[0]}":'.encode() if second else b"", after
+            self._around_reasoning[index] = around
+        before, between, after = around
+        encoded = json_bytes(text)
+        return before + encoded + (between + encoded if between else b"") + after
 
     def _message(self, delta: ChoiceDelta) -> dict[str, Any]:
         message: dict[str, Any] = {}

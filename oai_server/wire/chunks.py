@@ -47,15 +47,13 @@ class ChunkTemplate:
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._fingerprint = json_bytes(fingerprint)
         self._include_usage = include_usage
-        self._prefixes: dict[tuple[int, str], bytes] = {}
 
-    def text(self, index: int, before: str, text: str, after: bytes) -> bytes:
-        """`before`: JSON of the choice from behind its index to the text; `after`: from the text to its end."""
-        prefix = self._prefixes.get((index, before))
-        if prefix is None:
-            prefix = self._head + f'{{"index":{index},{before}'.encode()
-            self._prefixes[index, before] = prefix
-        return prefix + json_bytes(text) + after + self._tail
+    def around_text(self, index: int, before: str, after: str) -> tuple[bytes, bytes]:
+        """What stands before and behind the text of a text-only chunk.
+
+        `before`: JSON of the choice from behind its index to the text; `after`: from the text to the choice's end.
+        """
+        return self._head + f'{{"index":{index},{before}'.encode(), after.encode() + self._tail
 
     def choice(
         self,

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, Usage
-from oai_server.wire.chunks import DONE, ChunkTemplate
+from oai_server.wire.chunks import DONE, ChunkTemplate, json_bytes
 from oai_server.wire.logprobs import CompletionLogprobs, completion_logprobs
 from oai_server.wire.usage import UsageBody
 
-AFTER_TEXT = b',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}'
+AFTER_TEXT = ',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}'
 
 
 class CompletionChunkOptions(msgspec.Struct, frozen=True):
@@ -35,6 +35,10 @@ class CompletionChunks:
         self._options = options
         self._generations = generations
         self._plain = not (options.token_ids or options.continuous_usage)
+        self._around = [
+            template.around_text(index, '"text":', AFTER_TEXT)
+            for index in range(options.choices_per_prompt * len(generations))
+        ]
         self._begun: set[int] = set()
         self._special_first = options.echo or options.token_ids
 
@@ -45,7 +49,8 @@ class CompletionChunks:
         options = self._options
         first = self._special_first and delta.index not in self._begun
         if self._plain and not first and delta.finish_reason is None and not delta.logprobs:
-            return self._template.text(delta.index, '"text":', delta.content, AFTER_TEXT)
+            before, after = self._around[delta.index]
+            return before + json_bytes(delta.content) + after
         self._begun.add(delta.index)
         prompt, own_index = self._prompt(delta.index)
         echo = first and options.echo
