@@ -38,9 +38,21 @@ ONLY_OURS: dict[str, str] = {
 }
 """Keys that this server sends beyond vLLM's."""
 
+UNCOMPARED = {
+    "prompt_logprobs": "vLLM fills it for echo with logprobs too; here only a request for prompt_logprobs does",
+}
+"""Keys whose values are not compared where this server sends null."""
+
+PARAMS = {
+    "logprobs": {"top_logprobs"},
+    "prompt": {"messages"},
+}
+"""vLLM's name of a parameter at fault -> names that this server may give instead, closer to what was sent."""
+
 STATUS: dict[str, tuple[int, int, str]] = {
     "unsupported_media_type": (415, 400, "415 is what the status is for"),
     "greedy_n": (200, 400, "OpenAI allows n > 1 with temperature 0"),
+    "tools_empty": (200, 400, "agent frameworks send an empty list for no tools"),
     "retrieve_model": (200, 404, "vLLM has no GET /v1/models/{id}"),
     "continue_final_message": (200, 400, "vLLM refuses it because the default of the other flag is true"),
 }

@@ -26,17 +26,17 @@ PEER_FLAGS = ("--max-model-len", "2048", "--enable-auto-tool-choice", "--tool-ca
 logger = logging.getLogger("compat")
 
 
-def run_suite(with_vllm: bool, pytest_args: list[str]) -> int:
+def run_suite(checkpoint: Path, with_vllm: bool, pytest_args: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         logs = Path(folder)
         plain = ("--generation-config", "vllm")
-        ours = servers.enter_context(our_server(DEMO, NAME, "float32", *plain, log=logs / "ours.log"))
+        ours = servers.enter_context(our_server(checkpoint, NAME, "float32", *plain, log=logs / "ours.log"))
         args = ["compat_tests", "--base-url", ours, *pytest_args]
         if with_vllm:
             flags = (*plain, *PEER_FLAGS)
             args += [
                 "--peer-url",
-                servers.enter_context(vllm_server(DEMO, NAME, "float32", *flags, log=logs / "vllm.log")),
+                servers.enter_context(vllm_server(checkpoint, NAME, "float32", *flags, log=logs / "vllm.log")),
             ]
         return int(pytest.main(args))
 
@@ -65,13 +65,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="compat_tests.run", description=__doc__)
     parser.add_argument("--vllm", action="store_true", help="start vLLM's CPU build beside this server")
     parser.add_argument("--speed", action="store_true", help="measure speed instead of running the suite")
+    parser.add_argument("--checkpoint", type=Path, default=DEMO, help="folder of the checkpoint for the suite")
     parser.add_argument("--levels", default="1,4,8", help="client counts for --speed")
     parser.add_argument("--tokenizer", type=Path, help="folder with Qwen2.5's tokenizer.json, for --speed")
     args, pytest_args = parser.parse_known_args()
     if args.speed:
         tokenizer = args.tokenizer or ROOT.parent / "shared" / "qwen" / "tokenizers" / "qwen2.5"
         return run_speed(tokenizer, tuple(int(level) for level in args.levels.split(",")), args.vllm)
-    return run_suite(args.vllm, pytest_args)
+    return run_suite(args.checkpoint, args.vllm, pytest_args)
 
 
 if __name__ == "__main__":

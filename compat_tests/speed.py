@@ -6,6 +6,7 @@ The checkpoint has Qwen2.5-0.5B's shape with random weights, so that nothing has
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -54,7 +55,7 @@ async def _one(client: httpx.AsyncClient, model: str, prompt: list[int]) -> tupl
                 times.append(time.perf_counter())
             if event.get("usage"):
                 tokens = event["usage"]["completion_tokens"]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     return times[0] - start, gaps, tokens
 
 

@@ -51,11 +51,11 @@ def test_chat_stream_equals_the_whole_reply(client: openai.OpenAI, model: str) -
 
 
 def test_chat_stream_helper(client: openai.OpenAI, model: str) -> None:
-    with client.chat.completions.stream(model=model, messages=HELLO, max_tokens=16, temperature=0) as stream:
-        for _ in stream:
-            pass
+    with client.chat.completions.stream(model=model, messages=HELLO, temperature=0, stop=[" "]) as stream:
+        kinds = {event.type for event in stream}
         final = stream.get_final_completion()
-    assert final.choices[0].message.content
+    assert {"chunk", "content.done"} <= kinds
+    assert final.choices[0].finish_reason == "stop"
 
 
 def test_several_choices_of_a_seeded_request_repeat(client: openai.OpenAI, model: str) -> None:
