@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.errors import ConfigurationError
+from engine.memory.arena import Arena
 
 GIB = 1 << 30
 
@@ -30,8 +31,10 @@ class KvLayout:
         return -(-tokens // self.block_size)
 
     def allocate(self, num_blocks: int, device: torch.device | str) -> torch.Tensor:
-        """Zeroed, so that the dummy block never holds a NaN. On CPU the pages are taken as they are first written."""
+        """Zeroed, so that the dummy block never holds a NaN. On CPU memory is taken as it is first written."""
         shape = (2, self.num_layers, num_blocks, self.block_size, self.num_kv_heads, self.head_dim)
+        if torch.device(device).type == "cpu":
+            return Arena(num_blocks * self.block_nbytes).tensor(shape, self.dtype)
         return torch.zeros(shape, dtype=self.dtype, device=device)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from engine.config import LoadFormat
+from engine.memory.arena import ALIGNMENT, Arena
 from engine.models.architectures import Architecture, by_name
 from engine.models.checkpoint import Checkpoint
 from engine.models.config import ModelConfig
@@ -90,20 +91,33 @@ def load_weights(
 
     Raises ModelLoadError naming the file for damaged files, missing, unexpected or wrongly shaped tensors.
     """
-    report = _Reporter(weights_nbytes(config, dtype), progress)
+    space = _Space(config, torch.device(device), dtype, progress)
     if load_format == "dummy":
-        return _random_weights(config, torch.device(device), dtype, seed, report)
+        return _random_weights(config, space, seed)
     architecture = by_name(config.architecture)
     with Checkpoint(Path(folder)) as checkpoint:
         check_names(checkpoint, architecture, config)
-        return _read_weights(checkpoint, architecture, config, torch.device(device), dtype, report)
+        return _read_weights(checkpoint, architecture, config, space)
 
 
-class _Reporter:
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._done, self._progress = total, 0, progress
+class _Space:
+    """Where the tensors go, and how many bytes of them are there. On CPU all lie in one mapping of large pages."""
 
-    def add(self, tensor: torch.Tensor) -> torch.Tensor:
+    def __init__(
+        self, config: ModelConfig, device: torch.device, dtype: torch.dtype, progress: Progress | None
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        self._progress = progress
+        self._done, self._total = 0, weights_nbytes(config, dtype)
+        number = config.num_layers * len(layer_shapes(config)) + 3
+        self._arena = Arena(self._total + number * ALIGNMENT, large_pages=True) if device.type == "cpu" else None
+
+    def empty(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self._arena is not None:
+            return self._arena.tensor(shape, self.dtype)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def filled(self, tensor: torch.Tensor) -> torch.Tensor:
         self._done += tensor.nbytes
         if self._progress is not None:
             self._progress(self._done, self._total)
@@ -137,18 +151,13 @@ def check_names(checkpoint: Checkpoint, architecture: Architecture, config: Mode
 
 
 def _read_weights(
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    config: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    report: _Reporter,
+    checkpoint: Checkpoint, architecture: Architecture, config: ModelConfig, space: _Space
 ) -> ModelWeights:
     def read(names: list[str], shape: tuple[int, ...], rows: list[int]) -> torch.Tensor:
-        merged = torch.empty(shape, dtype=dtype, device=device)
+        merged = space.empty(shape)
         for name, piece in zip(names, torch.split(merged, rows), strict=True):
             checkpoint.copy_into(name, piece)
-        return report.add(merged)
+        return space.filled(merged)
 
     def read_layer(number: int) -> LayerWeights:
         prefix = architecture.layer_prefix.format(number)
@@ -165,17 +174,15 @@ def _read_weights(
     return ModelWeights(embedding, [read_layer(n) for n in range(config.num_layers)], final_norm, lm_head)
 
 
-def _random_weights(
-    config: ModelConfig, device: torch.device, dtype: torch.dtype, seed: int, report: _Reporter
-) -> ModelWeights:
+def _random_weights(config: ModelConfig, space: _Space, seed: int) -> ModelWeights:
     """Uniform in +-0.03 (norms 1): logits stay finite at any depth, since every layer is normed."""
-    generator = torch.Generator(device=device).manual_seed(seed)
+    generator = torch.Generator(device=space.device).manual_seed(seed)
 
     def draw(shape: tuple[int, ...], field: str = "") -> torch.Tensor:
-        tensor = torch.empty(shape, dtype=dtype, device=device)
+        tensor = space.empty(shape)
         if field.endswith("norm"):
-            return report.add(tensor.fill_(1.0))
-        return report.add(tensor.uniform_(-0.03, 0.03, generator=generator))
+            return space.filled(tensor.fill_(1.0))
+        return space.filled(tensor.uniform_(-0.03, 0.03, generator=generator))
 
     matrix = (config.vocab_size, config.hidden_size)
     embedding = draw(matrix)
