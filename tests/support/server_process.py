@@ -1,0 +1,50 @@
+"""A real server in processes of its own, with the bundled demo model, for tests from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "oai_server" / "demo_model"
+
+
+@contextlib.contextmanager
+def demo_server(*flags: str, model: Path = DEMO, ready_s: float = 60) -> Iterator[str]:
+    """Base URL of `oai-server serve` on a free port. Skips where the checkpoint has no weights yet."""
+    if not list(model.glob("*.safetensors")):
+        pytest.skip(f"no weights in {model.name}")
+    with tempfile.NamedTemporaryFile("w+") as log:
+        command = [sys.executable, "-m", "oai_server", "serve", "--model", str(model), "--port", "0", *flags]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+        try:
+            yield _wait_until_ready(process, Path(log.name), time.monotonic() + ready_s)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> str:
+    url = ""
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if found := re.search(r"listening on (http://\S+)", log.read_text()):
+            url = found[1]
+        with contextlib.suppress(httpx.HTTPError):
+            if url and httpx.get(f"{url}/health", timeout=2).status_code == 200:
+                return url
+        time.sleep(0.1)
+    raise AssertionError(f"the server did not become ready:\n{log.read_text()[-3000:]}")
