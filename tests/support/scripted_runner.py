@@ -1,7 +1,7 @@
 """A model runner without a model, whose every token is computable and which distrusts the scheduler.
 
-The next token is a hash of (seed, all tokens so far), read back from simulated KV blocks. Each cell of a block holds
-(salt, position, token); before a row reads its context, every cell is compared with what that sequence must see, so
+The next token is a hash of (seed, all tokens so far). Each cell of a simulated KV block holds salt, position and
+token in one integer; before a row samples, every cell of its context is compared with what that sequence must see, so
 sharing, reuse, publication and accounting bugs show in the step that makes them.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
 
-Cell = tuple[str, int, int]
 VOCAB = 29
+EMPTY_CELL = -1
+_TOKEN_BITS, _POSITION_BITS = 8, 16
 
 
 class InvariantError(AssertionError):
@@ -65,8 +66,8 @@ class ScriptedRunner:
     block_size: int = 4
     max_model_len: int = 64
     max_num_seqs: int = 8
+    max_num_batched_tokens: int | None = None
     pipelined: bool = False
-    verify: bool = True
     fail_launch: Exception | None = None
     fail_result: Exception | None = None
     fail_rows: set[str] = field(default_factory=set)
@@ -76,10 +77,12 @@ class ScriptedRunner:
     keep_batches: bool = False
 
     def __post_init__(self) -> None:
-        self.cells: list[list[Cell | None]] = [[None] * self.block_size for _ in range(self.num_blocks)]
+        self.cells = [[EMPTY_CELL] * self.block_size for _ in range(self.num_blocks)]
         self.last_token: dict[int, int] = {}
         self.slot_owner: dict[int, Sequence] = {}
         self._truth: dict[Sequence, list[int]] = {}
+        self._expected_cells: dict[Sequence, list[int]] = {}
+        self._salts: dict[str, int] = {}
 
     def launch(self, batch: StepBatch) -> PendingStep:
         require(bool(batch.rows), "an empty step was launched")
@@ -89,8 +92,7 @@ class ScriptedRunner:
         if self.fail_launch is not None:
             error, self.fail_launch = self.fail_launch, None
             raise error
-        if self.verify:
-            self._check_batch(batch)
+        self._check_batch(batch)
         for row in batch.rows:
             self._write(row)
         sampled, logprobs = [], dict[str, list[TokenLogprobs]]()
@@ -121,56 +123,67 @@ class ScriptedRunner:
     def _check_batch(self, batch: StepBatch) -> None:
         sequences = [row.sequence for row in batch.rows]
         require(len(set(sequences)) == len(sequences), "a sequence is in the batch twice")
+        require(batch.num_tokens <= (self.max_num_batched_tokens or batch.num_tokens), "the budget is overrun")
         written: dict[int, Sequence] = {}
         for index, row in enumerate(batch.rows):
-            sequence = row.sequence
             is_decode = row.count == 1 and row.samples
             require(is_decode or index >= batch.num_decode_rows, "a prefill chunk stands among the decode rows")
-            require(0 <= sequence.slot < self.max_num_seqs, f"slot {sequence.slot} is out of range")
-            owner = self.slot_owner.setdefault(sequence.slot, sequence)
-            require(owner is sequence, f"slot {sequence.slot} has two owners")
-            require(row.count > 0 and row.start == sequence.num_computed, "a chunk leaves a gap or goes back")
-            end = row.start + row.count
-            require(row.samples == (end == sequence.num_tokens), "a row samples at the wrong place")
-            require(end <= sequence.num_tokens <= self.max_model_len, "a row runs past its tokens or the context")
-            table = sequence.block_table
-            require(len(table) * self.block_size >= end, "the block table does not cover the row")
-            require(len(set(table)) == len(table), "a block stands twice in one table")
-            require(
-                all(0 < block < self.num_blocks for block in table), "the dummy or an unknown block is in a table"
-            )
+            self._check_row(row)
+            table, end = row.sequence.block_table, row.start + row.count
             for block in table[row.start // self.block_size : (end - 1) // self.block_size + 1]:
-                require(written.setdefault(block, sequence) is sequence, f"block {block} has two writers")
-            if sequence.request.needs_history:
-                require(sequence.num_in_flight == 0, "a row that needs its history was scheduled without it")
+                require(written.setdefault(block, row.sequence) is row.sequence, f"block {block} has two writers")
+
+    def _check_row(self, row: ScheduledRow) -> None:
+        sequence, end = row.sequence, row.start + row.count
+        owner = self.slot_owner.setdefault(sequence.slot, sequence)
+        require(0 <= sequence.slot < self.max_num_seqs, "a slot is out of range")
+        require(owner is sequence, "a slot has two owners")
+        require(row.count > 0 and row.start == sequence.num_computed, "a chunk leaves a gap or goes back")
+        require(row.samples == (end == sequence.num_tokens), "a row samples at the wrong place")
+        require(end <= sequence.num_tokens <= self.max_model_len, "a row runs past its tokens or the context")
+        may_produce = max(1, sequence.request.sampling.max_tokens)
+        require(not row.samples or sequence.num_output < may_produce, "a row samples more than was asked for")
+        table = sequence.block_table
+        require(len(table) * self.block_size >= end, "the block table does not cover the row")
+        require(len(set(table)) == len(table), "a block stands twice in one table")
+        require(min(table) > 0 and max(table) < self.num_blocks, "the dummy or an unknown block is in a table")
+        needy = sequence.request.needs_history and sequence.num_in_flight
+        require(not needy, "a row that needs its history was scheduled without it")
 
     def _write(self, row: ScheduledRow) -> None:
         sequence = row.sequence
-        truth = self._truth.setdefault(sequence, list(sequence.token_ids))
-        if self.verify:
-            known = len(sequence.token_ids)
-            require(sequence.token_ids == truth[:known], "the host's tokens are not the ones that were sampled")
-            require(sequence.num_in_flight == len(truth) - known, "the count of tokens in flight is wrong")
-            if sequence.num_in_flight:
-                require(self.last_token.get(sequence.slot) == truth[-1], "the device's last token is another one's")
-        salt = sequence.request.cache_salt
+        truth = self._truth.get(sequence)
+        if truth is None:
+            truth = self._truth[sequence] = list(sequence.token_ids)
+            self._expected_cells[sequence] = []
+        known = len(sequence.token_ids)
+        require(sequence.token_ids == truth[:known], "the host's tokens are not the ones that were sampled")
+        require(sequence.num_in_flight == len(truth) - known, "the count of tokens in flight is wrong")
+        if sequence.num_in_flight:
+            require(self.last_token.get(sequence.slot) == truth[-1], "the device's last token is another one's")
+        cells, size = self._cells_of(sequence, row.start + row.count), self.block_size
         for position in range(row.start, row.start + row.count):
-            block = sequence.block_table[position // self.block_size]
-            self.cells[block][position % self.block_size] = (salt, position, truth[position])
+            self.cells[sequence.block_table[position // size]][position % size] = cells[position]
+
+    def _cells_of(self, sequence: Sequence, end: int) -> list[int]:
+        """What the first `end` positions of a sequence must hold."""
+        salt = self._salts.setdefault(sequence.request.cache_salt, len(self._salts)) << _POSITION_BITS
+        cells, truth = self._expected_cells[sequence], self._truth[sequence]
+        for position in range(len(cells), end):
+            cells.append((salt | position) << _TOKEN_BITS | truth[position])
+        return cells
 
     def _sample(self, row: ScheduledRow) -> SampledToken:
-        sequence = row.sequence
-        end = row.start + row.count
-        truth, salt = self._truth[sequence], sequence.request.cache_salt
-        context: list[int] = []
-        for position in range(end):
-            cell = self.cells[sequence.block_table[position // self.block_size]][position % self.block_size]
-            if self.verify:
-                expected = (salt, position, truth[position])
-                require(cell == expected, f"{sequence.request_id} reads {cell} where {expected} should be")
-            context.append(cell[2] if cell else 0)
+        sequence, end, size = row.sequence, row.start + row.count, self.block_size
+        truth, expected = self._truth[sequence], self._cells_of(sequence, end)
+        for start, block in zip(range(0, end, size), sequence.block_table, strict=False):
+            wanted = expected[start : min(start + size, end)]
+            if self.cells[block][: len(wanted)] != wanted:
+                raise InvariantError(
+                    f"{sequence.request_id} reads other tokens than its own at {start} (block {block})"
+                )
         sampling = sequence.request.sampling
-        token = next_token(sampling.seed or 0, context)
+        token = next_token(sampling.seed or 0, truth)
         if token in sequence.stop_ids and sequence.num_output < sampling.min_tokens:
             token = VOCAB
         truth.append(token)
@@ -184,6 +197,11 @@ def _prompt_logprobs(row: ScheduledRow) -> list[TokenLogprobs]:
     sequence = row.sequence
     last = min(row.start + row.count, sequence.num_prompt - 1)
     return [TokenLogprobs(-float(sequence.token_ids[p + 1]), p + 1) for p in range(row.start, last)]
+
+
+def tokens_in(cells: list[int]) -> bytes:
+    """The tokens of a block's cells, packed as the prefix cache packs them."""
+    return array("i", [cell & (1 << _TOKEN_BITS) - 1 for cell in cells]).tobytes()
 
 
 def require(condition: bool, message: str) -> None:
