@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("engine", "adapters", "oai_server")
 MAY_IMPORT = {"engine": {"engine"}, "adapters": {"adapters", "engine"}, "oai_server": set(ROOMS)}
-TORCH_FOLDERS = ("models", "attention", "runner", "sampling", "memory", "native")
+TORCH_FOLDERS = ("models", "attention", "runner", "sampling", "memory", "native", "kernels")
 TORCH_FILES = {"engine/inference.py", "engine/process/server.py"}
 HTTP_ONLY = {"litestar", "sse_starlette", "uvicorn", "starlette"}
 

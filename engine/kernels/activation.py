@@ -12,7 +12,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _silu_mul(gate_up, out, size, BLOCK: tl.constexpr, PDL: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _silu_mul(gate_up, out, size, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < size

@@ -12,14 +12,14 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def wait_for_previous_kernel(PDL: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def wait_for_previous_kernel(PDL: tl.constexpr):
     """Hold until the kernel before this one has finished and its writes are visible."""
     if PDL:
         gdc_wait()
 
 
 @triton.jit
-def let_next_kernel_start(PDL: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def let_next_kernel_start(PDL: tl.constexpr):
     """Let the next kernel take free multiprocessors; it still waits for this one's writes."""
     if PDL:
         gdc_launch_dependents()

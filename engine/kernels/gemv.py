@@ -1,7 +1,7 @@
 """Matrix times one row, bound by the reading of the weights, with what stands around it in a decoder layer fused in.
 
 Each program reads a few rows of the weight matrix once, in order. Before it: RMSNorm of the input (each program
-computes the row's scale for itself, from L2). After it: the residual addition, or SwiGLU over a gate row and an up row.
+computes the row's scale for itself, from L2). After it: the residual addition, or SwiGLU over a gate and an up row.
 The first tile of weights is on its way before the previous kernel has finished.
 """
 
@@ -21,7 +21,7 @@ from engine.kernels.common import (
 
 
 @triton.jit
-def _gemv(  # type: ignore[no-untyped-def]
+def _gemv(
     x,
     weight,
     norm_weight,
@@ -30,13 +30,13 @@ def _gemv(  # type: ignore[no-untyped-def]
     eps,
     outputs,
     size,
-    BLOCK_N: tl.constexpr,  # noqa: N803
-    BLOCK_K: tl.constexpr,  # noqa: N803
-    PADDED: tl.constexpr,  # noqa: N803
-    NORM: tl.constexpr,  # noqa: N803
-    RESIDUAL: tl.constexpr,  # noqa: N803
-    SILU: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PADDED: tl.constexpr,
+    NORM: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    SILU: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = tl.arange(0, BLOCK_K)

@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _fmix(x):  # type: ignore[no-untyped-def]
+def _fmix(x):
     x ^= x >> 16
     x *= 0x85EBCA6B
     x ^= x >> 13
@@ -16,7 +16,7 @@ def _fmix(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def gumbel(seed_low, seed_high, position, token):  # type: ignore[no-untyped-def]
+def gumbel(seed_low, seed_high, position, token):
     """Gumbel(0, 1) noise of int32 token ids under int32 seed words and an int32 position."""
     low = seed_low.to(tl.uint32, bitcast=True)
     high = seed_high.to(tl.uint32, bitcast=True)

@@ -10,7 +10,7 @@ from engine.kernels.common import launch_options, let_next_kernel_start, next_po
 
 
 @triton.jit
-def _add_rms_norm(  # type: ignore[no-untyped-def]
+def _add_rms_norm(
     x,
     residual,
     weight,
@@ -18,11 +18,11 @@ def _add_rms_norm(  # type: ignore[no-untyped-def]
     eps,
     x_row_stride,
     x_split_stride,
-    SIZE: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
-    SPLITS: tl.constexpr,  # noqa: N803
-    HAS_RESIDUAL: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)

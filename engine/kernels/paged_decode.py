@@ -16,10 +16,12 @@ import triton.language as tl
 from engine.kernels.common import LOG2E, launch_options, let_next_kernel_start, wait_for_previous_kernel
 
 MAX_SPLITS = 32
+MULTIPROCESSORS = 132
+"""Of an H100 or H200; on smaller chips the split counts are merely larger than needed."""
 
 
 @triton.jit
-def _attend_chunk(  # type: ignore[no-untyped-def]
+def _attend_chunk(
     query,
     k_head,
     v_head,
@@ -28,10 +30,10 @@ def _attend_chunk(  # type: ignore[no-untyped-def]
     end,
     page_stride,
     token_stride,
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    PAGE: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Online softmax of `query` (already scaled, base 2) over keys begin .. end - 1."""
     column = tl.arange(0, HEAD_DIM)
@@ -58,7 +60,7 @@ def _attend_chunk(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _paged_decode(  # type: ignore[no-untyped-def]
+def _paged_decode(
     q,
     k_cache,
     v_cache,
@@ -72,16 +74,16 @@ def _paged_decode(  # type: ignore[no-untyped-def]
     page_stride,
     token_stride,
     table_stride,
-    GROUP: tl.constexpr,  # noqa: N803
-    KV_HEADS: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    PAGE: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
-    SPLITS: tl.constexpr,  # noqa: N803
-    MIN_CHUNK: tl.constexpr,  # noqa: N803
-    WINDOW: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    MIN_CHUNK: tl.constexpr,
+    WINDOW: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     head = tl.program_id(0)
     split = tl.program_id(1)
@@ -140,7 +142,7 @@ def _paged_decode(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _merge(  # type: ignore[no-untyped-def]
+def _merge(
     out,
     partial_out,
     partial_lse,
@@ -149,10 +151,10 @@ def _merge(  # type: ignore[no-untyped-def]
     offsets,
     member,
     real,
-    GROUP: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    SPLITS: tl.constexpr,  # noqa: N803
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     column = tl.arange(0, HEAD_DIM)
     split = tl.arange(0, SPLITS)
@@ -179,19 +181,17 @@ class DecodeWorkspace:
     """Partial results and arrival counters, shared by all layers and all batch sizes of one device."""
 
     def __init__(self, max_rows: int, kv_heads: int, group: int, head_dim: int, device: torch.device) -> None:
-        cells = max(MAX_SPLITS, 2 * 132) + max_rows * kv_heads
-        self.out = torch.empty(cells * 4 * group * head_dim, dtype=torch.float32, device=device)
-        self.lse = torch.empty(cells * 4 * group, dtype=torch.float32, device=device)
+        # choose_splits never asks for more partials than this.
+        partials = 4 * MULTIPROCESSORS
+        self.out = torch.empty(partials * group * head_dim, dtype=torch.float32, device=device)
+        self.lse = torch.empty(partials * group, dtype=torch.float32, device=device)
         self.arrivals = torch.zeros(max_rows * kv_heads, dtype=torch.int32, device=device)
 
-    def fits(self, rows: int, kv_heads: int, group: int, head_dim: int, splits: int) -> bool:
-        return splits == 1 or rows * kv_heads * splits * group * head_dim <= self.out.numel()
 
-
-def choose_splits(rows: int, kv_heads: int, multiprocessors: int = 132) -> int:
+def choose_splits(rows: int, kv_heads: int) -> int:
     """Enough programs to fill the chip twice: a power of two up to MAX_SPLITS."""
     splits = 1
-    while splits < MAX_SPLITS and rows * kv_heads * splits < 2 * multiprocessors:
+    while splits < MAX_SPLITS and rows * kv_heads * splits < 2 * MULTIPROCESSORS:
         splits *= 2
     return splits
 
@@ -209,6 +209,7 @@ def paged_decode(
     block: int = 64,
     num_warps: int = 4,
     num_stages: int = 3,
+    out: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:  # [rows, heads, head_dim]
     """One query a row over its context_len keys."""
@@ -217,7 +218,7 @@ def paged_decode(
     group = heads // kv_heads
     splits = choose_splits(rows, kv_heads) if splits is None else splits
     block = min(block, page)
-    out = torch.empty_like(query)
+    out = torch.empty_like(query) if out is None else out
     _paged_decode[(kv_heads, splits, rows)](
         query,
         key_cache,

@@ -14,7 +14,7 @@ from engine.kernels.common import LOG2E, ceil_div, launch_options, wait_for_prev
 
 
 @triton.jit
-def _walk(  # type: ignore[no-untyped-def]
+def _walk(
     acc,
     best,
     total,
@@ -28,11 +28,11 @@ def _walk(  # type: ignore[no-untyped-def]
     length,
     page_stride,
     token_stride,
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    PAGE: tl.constexpr,  # noqa: N803
-    BLOCK_N: tl.constexpr,  # noqa: N803
-    WINDOW: tl.constexpr,  # noqa: N803
-    MASKED: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """Keys begin .. end - 1, both multiples of BLOCK_N unless MASKED."""
     column = tl.arange(0, HEAD_DIM)
@@ -64,8 +64,8 @@ def _walk(  # type: ignore[no-untyped-def]
     return acc, best, total
 
 
-@triton.jit
-def _paged_prefill(  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["first_row"])
+def _paged_prefill(
     q,
     k_cache,
     v_cache,
@@ -78,14 +78,14 @@ def _paged_prefill(  # type: ignore[no-untyped-def]
     page_stride,
     token_stride,
     table_stride,
-    HEADS: tl.constexpr,  # noqa: N803
-    GROUP: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    PAGE: tl.constexpr,  # noqa: N803
-    BLOCK_M: tl.constexpr,  # noqa: N803
-    BLOCK_N: tl.constexpr,  # noqa: N803
-    WINDOW: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     head = tl.program_id(0)
     row = tl.program_id(1) + first_row

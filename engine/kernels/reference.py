@@ -24,7 +24,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def gather_pages(cache: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:
-    """cache [blocks, block_size, kv_heads, head_dim] through one row's block table -> [length, kv_heads, head_dim]."""
+    """cache [blocks, block_size, kv_heads, head_dim] through one row's block table -> [length, ...]."""
     return cache[table.long()].flatten(0, 1)[:length].float()
 
 

@@ -12,7 +12,7 @@ HEADS_PER_PROGRAM = 4
 
 
 @triton.jit
-def _load_heads(qkv, offsets, split_stride, bias, bias_offsets, inside, SPLITS: tl.constexpr, HAS_BIAS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _load_heads(qkv, offsets, split_stride, bias, bias_offsets, inside, SPLITS: tl.constexpr, HAS_BIAS: tl.constexpr):
     values = tl.load(qkv + offsets, mask=inside, other=0.0).to(tl.float32)
     for split in tl.static_range(1, SPLITS):
         values += tl.load(qkv + split * split_stride + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -22,7 +22,7 @@ def _load_heads(qkv, offsets, split_stride, bias, bias_offsets, inside, SPLITS: 
 
 
 @triton.jit
-def _qk_norm_rope_store(  # type: ignore[no-untyped-def]
+def _qk_norm_rope_store(
     qkv,
     bias,
     q_weight,
@@ -38,14 +38,14 @@ def _qk_norm_rope_store(  # type: ignore[no-untyped-def]
     qkv_stride,
     split_stride,
     cache_token_stride,
-    Q_HEADS: tl.constexpr,  # noqa: N803
-    KV_HEADS: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
-    HEADS: tl.constexpr,  # noqa: N803
-    SPLITS: tl.constexpr,  # noqa: N803
-    HAS_BIAS: tl.constexpr,  # noqa: N803
-    QK_NORM: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    Q_HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    QK_NORM: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)

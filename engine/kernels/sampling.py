@@ -1,8 +1,8 @@
 """Temperature sampling by the Gumbel trick: argmax of logits / temperature + noise, with counter-based noise.
 
 Noise is a function of (seed, position, token id) and nothing else, see `engine.sampling.noise`, so a row's token does
-not depend on the batch around it. Greedy rows are rows of temperature zero: they get no noise. Two kernels, so that one
-row also uses the whole chip.
+not depend on the batch around it. Greedy rows are rows of temperature zero: they get no noise. Two kernels, so that
+one row also uses the whole chip.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from engine.kernels.noise import gumbel
 from engine.kernels.step_state import StateLayout
 
 BLOCK = 4096
+BROKEN = -1
+NOTHING_ALLOWED = -2
 
 
 @triton.jit
-def _best_of_block(  # type: ignore[no-untyped-def]
+def _best_of_block(
     logits,
     state,
     slots,
@@ -38,9 +40,9 @@ def _best_of_block(  # type: ignore[no-untyped-def]
     temperature_at,
     seed_low_at,
     seed_high_at,
-    BLOCK: tl.constexpr,  # noqa: N803
-    FILTERED: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,
+    FILTERED: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     row = tl.program_id(0)
     block = tl.program_id(1)
@@ -66,7 +68,7 @@ def _best_of_block(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _best_of_row(  # type: ignore[no-untyped-def]
+def _best_of_row(
     block_value,
     block_token,
     state,
@@ -75,15 +77,16 @@ def _best_of_row(  # type: ignore[no-untyped-def]
     blocks,
     position_at,
     dummy,
-    BLOCKS: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    BLOCKS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     row = tl.program_id(0)
     index = tl.arange(0, BLOCKS)
     wait_for_previous_kernel(PDL)
     value = tl.load(block_value + row * blocks + index, mask=index < blocks, other=float("-inf"))
-    best = tl.argmax(value, 0)
+    best_value, best = tl.max(value, 0, return_indices=True)
     token = tl.load(block_token + row * blocks + best)
+    token = tl.where(best_value == float("-inf"), -2, token)
     tl.store(sampled + row, token)
     slot = tl.load(slots + row)
     if slot < dummy:
@@ -97,14 +100,17 @@ def gumbel_sample(
     layout: StateLayout,
     slots: torch.Tensor,  # [rows] int32: whose temperature, seed and position each row uses
     sampled: torch.Tensor,  # [rows] int32, written
+    vocab: int | None = None,
     threshold: torch.Tensor | None = None,  # [rows] float32: smaller logits are not sampled
     pdl: bool = False,
 ) -> None:
     """Sample a token a row into `sampled`, and into the state: it becomes the slot's last token, one position on.
 
-    A row with a NaN among its logits gets -1.
+    `vocab`: ids from there on are not sampled. A row with a NaN among its logits gets BROKEN, one without any
+    allowed token NOTHING_ALLOWED.
     """
-    rows, vocab = logits.shape
+    rows = logits.shape[0]
+    vocab = logits.shape[1] if vocab is None else vocab
     blocks = ceil_div(vocab, BLOCK)
     value = torch.empty((rows, blocks), dtype=torch.float32, device=logits.device)
     token = torch.empty((rows, blocks), dtype=torch.int32, device=logits.device)

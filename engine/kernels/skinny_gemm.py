@@ -2,8 +2,8 @@
 
 At these sizes the product is bound by reading the weights, so what counts is bytes in flight on every multiprocessor:
 small tiles, deep pipelines, and a split along k (float32 partials, added in order by the kernel that reads them: the
-norm or the rotary kernel) where the matrix has too few rows of tiles to fill the chip. Weights can be the left operand
-(`swap`), which makes full use of Hopper's 64-row matrix instruction whatever the number of rows.
+norm or the rotary kernel) where the matrix has too few rows of tiles to fill the chip. Weights can be the left
+operand (`swap`), which makes full use of Hopper's 64-row matrix instruction whatever the number of rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SkinnyConfig(NamedTuple):
 
 
 @triton.jit
-def _product(x_tile, w_tile, acc, SWAP: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _product(x_tile, w_tile, acc, SWAP: tl.constexpr):
     if SWAP:
         acc = tl.dot(w_tile, tl.trans(x_tile), acc, input_precision="ieee")
     else:
@@ -37,8 +37,8 @@ def _product(x_tile, w_tile, acc, SWAP: tl.constexpr):  # type: ignore[no-untype
     return acc
 
 
-@triton.jit
-def _skinny_gemm(  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["rows"])
+def _skinny_gemm(
     x,
     weight,
     out,
@@ -47,12 +47,12 @@ def _skinny_gemm(  # type: ignore[no-untyped-def]
     size,
     per_split,
     x_stride,
-    BLOCK_M: tl.constexpr,  # noqa: N803
-    BLOCK_N: tl.constexpr,  # noqa: N803
-    BLOCK_K: tl.constexpr,  # noqa: N803
-    SWAP: tl.constexpr,  # noqa: N803
-    SILU: tl.constexpr,  # noqa: N803
-    PDL: tl.constexpr,  # noqa: N803
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SWAP: tl.constexpr,
+    SILU: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     split = tl.program_id(1)
     m = tl.arange(0, BLOCK_M)

@@ -24,36 +24,41 @@ class StateLayout:
     table_width: int
 
     @property
+    def span(self) -> int:
+        """Words a field takes: one a slot and the dummy's, rounded up to 16 bytes."""
+        return -(-(self.slots + 1) // 4) * 4
+
+    @property
     def last_token(self) -> int:
         return 0
 
     @property
     def position(self) -> int:
         """Position of the last token: where the next decode step writes its keys and values."""
-        return self.slots + 1
+        return self.span
 
     @property
     def temperature(self) -> int:
         """Bits of a float32; 0.0 is greedy."""
-        return 2 * (self.slots + 1)
+        return 2 * self.span
 
     @property
     def seed_low(self) -> int:
-        return 3 * (self.slots + 1)
+        return 3 * self.span
 
     @property
     def seed_high(self) -> int:
-        return 4 * (self.slots + 1)
+        return 4 * self.span
 
     @property
     def row_slot(self) -> int:
         """Slot of each row of the current step."""
-        return 5 * (self.slots + 1)
+        return 5 * self.span
 
     @property
     def tables(self) -> int:
         """Block table of each slot."""
-        return self.row_slot + self.rows
+        return self.row_slot + -(-self.rows // 4) * 4
 
     @property
     def size(self) -> int:
@@ -66,8 +71,8 @@ class StateLayout:
         return state
 
 
-@triton.jit
-def _scatter(state, pairs, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+@triton.jit(do_not_specialize=["count"])
+def _scatter(state, pairs, count, BLOCK: tl.constexpr):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     known = index < count
     offset = tl.load(pairs + 2 * index, mask=known, other=0)
@@ -81,8 +86,8 @@ def apply_updates(state: torch.Tensor, pairs: torch.Tensor) -> None:
     _scatter[(ceil_div(count, 512),)](state, pairs, count, BLOCK=512, num_warps=4)
 
 
-@triton.jit
-def _prepare_rows(  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["decode_rows"])
+def _prepare_rows(
     state,
     token_ids,
     positions,
@@ -96,10 +101,10 @@ def _prepare_rows(  # type: ignore[no-untyped-def]
     row_slot_at,
     tables_at,
     hidden_size,
-    TABLE_WIDTH: tl.constexpr,  # noqa: N803
-    PAGE: tl.constexpr,  # noqa: N803
-    EMBED: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
+    TABLE_WIDTH: tl.constexpr,
+    PAGE: tl.constexpr,
+    EMBED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0)
     slot = tl.load(state + row_slot_at + row)
@@ -136,7 +141,7 @@ def prepare_rows(
     block_size: int,
     token_ids: torch.Tensor,  # [tokens] int32
     positions: torch.Tensor,  # [tokens] int32
-    slot_mapping: torch.Tensor,  # [tokens] int64
+    slot_mapping: torch.Tensor,  # [tokens]
     context_len: torch.Tensor,  # [rows] int32; given for rows that are no decode rows
     block_table: torch.Tensor,  # [rows, table_width] int32
     embedding: torch.Tensor | None = None,  # [vocab, hidden]: look the decode rows' tokens up as well

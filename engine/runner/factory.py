@@ -33,7 +33,7 @@ def build_runner(config: EngineConfig, report: Report) -> tuple[ModelRunner, Eng
     model = load_model_config(config.model_path)
     device = choose_device(config.device)
     config = msgspec.structs.replace(config, device=str(device), max_model_len=choose_max_model_len(config, model))
-    builder = "engine.runner.cuda_runner" if device.type == "cuda" else "engine.runner.cpu_build"
+    builder = "engine.runner.cuda_build" if device.type == "cuda" else "engine.runner.cpu_build"
     build: Build = importlib.import_module(builder).build
     return build(config, model, report)
 

@@ -79,7 +79,7 @@ def test_thresholds_mask_sampled_rows(device: torch.device) -> None:
     logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)).to(device)
     threshold = logits.max(-1).values
     sampled = torch.empty(2, dtype=torch.int32, device=device)
-    gumbel_sample(logits, state, LAYOUT, row_slots(state, 2), sampled, threshold)
+    gumbel_sample(logits, state, LAYOUT, row_slots(state, 2), sampled, threshold=threshold)
     assert sampled.tolist() == logits.argmax(-1).tolist()
 
 

@@ -1,0 +1,90 @@
+"""Paged attention through our own Triton kernels: any page size, any head group, windows, every dtype."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.attention.base import AttentionMetadata
+from engine.attention.reference import store_rows
+from engine.attention.registry import ProbeContext, ProbeResult
+from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
+from engine.kernels.paged_prefill import paged_prefill
+
+
+class TritonAttention:
+    """Decode rows and prefill chunks of one step go through one kernel each."""
+
+    name = "triton"
+    block_sizes: tuple[int, ...] = (64, 128, 256)
+
+    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+        self._group = num_heads // num_kv_heads
+        self._kv_heads = num_kv_heads
+        self._head_dim = head_dim
+        self._workspace: DecodeWorkspace | None = None
+
+    def store(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        metadata: AttentionMetadata,
+    ) -> None:
+        store_rows(key, value, key_cache, value_cache, metadata)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        metadata: AttentionMetadata,
+        scale: float,
+        window: int | None = None,
+    ) -> torch.Tensor:
+        decoding, rows = metadata.num_decode_rows, metadata.context_len.shape[0]
+        out = torch.empty_like(query)
+        if decoding:
+            paged_decode(
+                query[:decoding],
+                key_cache,
+                value_cache,
+                metadata.block_table,
+                metadata.context_len,
+                scale,
+                self._workspace_for(decoding, query.device),
+                window=window,
+                out=out,
+            )
+        if decoding < rows:
+            paged_prefill(
+                query,
+                key_cache,
+                value_cache,
+                metadata.query_start,
+                metadata.context_len,
+                metadata.block_table,
+                metadata.max_query_len,
+                scale,
+                first_row=decoding,
+                window=window,
+                out=out,
+            )
+        return out
+
+    def _workspace_for(self, rows: int, device: torch.device) -> DecodeWorkspace:
+        # Graphs keep the old one alive and go on using it.
+        if self._workspace is None or self._workspace.arrivals.numel() < rows * self._kv_heads:
+            self._workspace = DecodeWorkspace(max(rows, 512), self._kv_heads, self._group, self._head_dim, device)
+        return self._workspace
+
+
+def probe(context: ProbeContext) -> ProbeResult:
+    """Works wherever Triton compiles: an NVIDIA GPU of compute capability 8.0 or newer."""
+    if context.device.type != "cuda":
+        return None, "needs an NVIDIA GPU"
+    if torch.cuda.get_device_capability(context.device) < (8, 0):
+        return None, "needs compute capability 8.0"
+    if context.head_dim not in (32, 64, 128, 256):
+        return None, f"head_dim {context.head_dim} is not a power of two up to 256"
+    return TritonAttention(context.num_heads, context.num_kv_heads, context.head_dim), "own kernels"

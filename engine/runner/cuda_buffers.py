@@ -1,0 +1,270 @@
+"""What a step reads on the device, and the host's memory of what the device already knows."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.attention.base import AttentionMetadata
+from engine.kernels.step_state import StateLayout, apply_updates
+from engine.request import Sequence
+from engine.runner.batch import ScheduledRow
+from engine.runner.cuda_special import is_special
+
+RING = 4
+"""Host buffers in rotation: at most two steps are in flight, so the oldest is long read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTensors:
+    """One step's inputs on the device, int32."""
+
+    token_ids: torch.Tensor  # [tokens]
+    metadata: AttentionMetadata
+    slots: torch.Tensor  # [rows] of whom each row's next token is sampled; the dummy: of nobody
+
+
+def _aligned(words: int) -> int:
+    """Rounded up to 16 bytes: kernels are compiled anew for pointers that are not."""
+    return -(-words // 4) * 4
+
+
+def _signed(word: int) -> int:
+    return word - ((word & 0x80000000) << 1)
+
+
+def float_bits(value: float) -> int:
+    """The bits of a float32 as a signed int32."""
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])
+
+
+def new_event() -> torch.cuda.Event:
+    """An event without a clock, which is cheaper; waiting for it does not spin."""
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+class HostRing:
+    """Page-locked staging buffers that take turns; each waits for the copy that used it last."""
+
+    def __init__(self, words: int, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._buffers = [torch.empty(words, dtype=torch.int32, pin_memory=self._cuda) for _ in range(RING)]
+        self._arrays = [buffer.numpy() for buffer in self._buffers]
+        self._events: list[torch.cuda.Event | None] = [None] * RING
+        self._next = 0
+
+    def take(self) -> np.ndarray:
+        """The next buffer as an int32 array; its last copy is done."""
+        event = self._events[self._next]
+        if event is not None:
+            event.synchronize()
+        return self._arrays[self._next]
+
+    def send(self, words: int, target: torch.Tensor) -> None:
+        """Start copying the first words of the buffer just taken to `target`."""
+        target[:words].copy_(self._buffers[self._next][:words], non_blocking=True)
+        if self._cuda:
+            event = new_event()
+            event.record()
+            self._events[self._next] = event
+        self._next = (self._next + 1) % RING
+
+
+class SlotMirror:
+    """Turns the scheduler's rows into the few words that the device does not know yet."""
+
+    def __init__(self, layout: StateLayout, device: torch.device) -> None:
+        self._layout = layout
+        self.state = layout.fresh(device)
+        self.special = [False] * (layout.slots + 1)
+        """Of each slot: whether its rows need more than temperature."""
+        self._owner: list[Sequence | None] = [None] * (layout.slots + 1)
+        self._position = [-1] * (layout.slots + 1)
+        self._blocks = [0] * (layout.slots + 1)
+        self._row_slot = [layout.slots] * layout.rows
+        self.updates: list[int] = []
+        """Offset, value, offset, value, ...: to be sent before the step."""
+
+    def forget(self, slot: int) -> None:
+        self._owner[slot] = None
+
+    def decode_rows(self, rows: tuple[ScheduledRow, ...], count: int) -> bool:
+        """Rows 0 .. count - 1 take one token each, the one at `row.start`. Whether any of them is special."""
+        special = False
+        owner, position, blocks, row_slot = self._owner, self._position, self._blocks, self._row_slot
+        for number in range(count):
+            row = rows[number]
+            sequence = row.sequence
+            slot = sequence.slot
+            if owner[slot] is not sequence:
+                self._adopt(sequence)
+            if position[slot] != row.start:
+                self.updates += (self._layout.last_token + slot, sequence.token_ids[row.start])
+                self.updates += (self._layout.position + slot, row.start)
+            position[slot] = row.start + 1
+            if blocks[slot] != len(sequence.block_table):
+                self._send_blocks(sequence)
+            if row_slot[number] != slot:
+                row_slot[number] = slot
+                self.updates += (self._layout.row_slot + number, slot)
+            special |= self.special[slot]
+        return special
+
+    def prefill_rows(self, rows: tuple[ScheduledRow, ...], first: int) -> bool:
+        """Rows from `first` on are chunks of prompts. Whether any of them is special."""
+        special = False
+        for number in range(first, len(rows)):
+            row = rows[number]
+            sequence = row.sequence
+            slot = sequence.slot
+            if self._owner[slot] is not sequence:
+                self._adopt(sequence)
+            if self._blocks[slot] != len(sequence.block_table):
+                self._send_blocks(sequence)
+            if self._row_slot[number] != slot:
+                self._row_slot[number] = slot
+                self.updates += (self._layout.row_slot + number, slot)
+            if row.samples:
+                # The sampler steps one on from the last prompt token.
+                self.updates += (self._layout.position + slot, row.start + row.count - 1)
+                self._position[slot] = row.start + row.count
+            special |= self.special[slot]
+        return special
+
+    def pad_rows(self, first: int, last: int) -> None:
+        """Rows first .. last - 1 of a graph belong to nobody."""
+        dummy = self._layout.slots
+        for number in range(first, last):
+            if self._row_slot[number] != dummy:
+                self._row_slot[number] = dummy
+                self.updates += (self._layout.row_slot + number, dummy)
+
+    def _adopt(self, sequence: Sequence) -> None:
+        slot, layout, params = sequence.slot, self._layout, sequence.request.sampling
+        self._owner[slot] = sequence
+        self.special[slot] = is_special(sequence.request)
+        self._position[slot] = -1
+        self._blocks[slot] = 0
+        seed = (params.seed or 0) & 0xFFFFFFFFFFFFFFFF
+        temperature = 0.0 if params.greedy else params.temperature
+        self.updates += (layout.temperature + slot, float_bits(temperature))
+        self.updates += (layout.seed_low + slot, _signed(seed & 0xFFFFFFFF))
+        self.updates += (layout.seed_high + slot, _signed(seed >> 32))
+
+    def _send_blocks(self, sequence: Sequence) -> None:
+        """The block table's new end; tables only grow while a sequence keeps its slot."""
+        slot, table = sequence.slot, sequence.block_table
+        sent = self._blocks[slot] if self._blocks[slot] < len(table) else 0
+        at = self._layout.tables + slot * self._layout.table_width
+        for index in range(sent, len(table)):
+            self.updates += (at + index, table[index])
+        self._blocks[slot] = len(table)
+
+
+class StepBuffers:
+    """Device tensors that steps read, and the way the host's words get into them."""
+
+    def __init__(
+        self, layout: StateLayout, max_tokens: int, block_size: int, vocab_size: int, device: torch.device
+    ) -> None:
+        self.layout = layout
+        self._vocab_size = vocab_size
+        self.unknown_ids: list[str] = []
+        """Requests of the last chunks whose prompts hold ids outside the vocabulary; zeros were run instead."""
+        self.block_size = block_size
+        self.max_tokens = max_tokens
+        self.mirror = SlotMirror(layout, device)
+        # Per token: id, position, slot. Per row: start, context, sampling slot. The rest: updates.
+        self._update_words = 2 * (layout.slots + 1) * (8 + layout.table_width)
+        words = 3 * _aligned(max_tokens) + 3 * _aligned(layout.rows + 1) + self._update_words
+        self._ring = HostRing(words, device)
+        self._staging = torch.zeros(words, dtype=torch.int32, device=device)
+        self.block_table = torch.zeros((layout.rows, layout.table_width), dtype=torch.int32, device=device)
+        self._decode = torch.zeros((4, _aligned(layout.rows)), dtype=torch.int32, device=device)
+        self._row_starts = torch.arange(layout.rows + 1, dtype=torch.int32, device=device)
+
+    @property
+    def state(self) -> torch.Tensor:
+        return self.mirror.state
+
+    def decode_tensors(self, rows: int, max_context_len: int) -> StepTensors:
+        """Inputs of a pure decode step of `rows` rows: always the same memory, filled on the device."""
+        layout = self.layout
+        metadata = AttentionMetadata(
+            query_start=self._row_starts[: rows + 1],
+            context_len=self._decode[2, :rows],
+            block_table=self.block_table[:rows],
+            slot_mapping=self._decode[3, :rows],
+            positions=self._decode[1, :rows],
+            num_decode_rows=rows,
+            max_query_len=1,
+            max_context_len=max_context_len,
+            block_size=self.block_size,
+        )
+        return StepTensors(self._decode[0, :rows], metadata, self.state[layout.row_slot : layout.row_slot + rows])
+
+    def send_updates(self) -> None:
+        """Bring the device's state up to date; nothing to do in most decode steps."""
+        updates = self.mirror.updates
+        if updates:
+            for first in range(0, len(updates), self._update_words):
+                part = updates[first : first + self._update_words]
+                self._ring.take()[: len(part)] = part
+                self._ring.send(len(part), self._staging)
+                apply_updates(self.state, self._staging[: len(part)].view(-1, 2))
+            updates.clear()
+
+    def send_mixed(self, rows: tuple[ScheduledRow, ...], decode_rows: int) -> StepTensors:
+        """Inputs of a step with prefill chunks, everything but the decode rows' own in place."""
+        self.send_updates()
+        self.unknown_ids = []
+        counts = np.array([row.count for row in rows], dtype=np.int32)
+        starts = np.zeros(len(rows) + 1, dtype=np.int32)
+        np.cumsum(counts, out=starts[1:])
+        tokens = int(starts[-1])
+        host = self._ring.take()
+        span, row_span = _aligned(tokens), _aligned(len(starts))
+        ids, positions, slots = (host[part * span : part * span + tokens] for part in range(3))
+        for number in range(decode_rows, len(rows)):
+            self._fill_chunk(rows[number], slice(starts[number], starts[number + 1]), ids, positions, slots)
+        at, contexts, owners = (3 * span + part * row_span for part in range(3))
+        host[at : at + len(starts)] = starts
+        host[contexts : contexts + len(rows)] = [row.start + row.count for row in rows]
+        dummy, end = self.layout.slots, owners + len(rows)
+        host[owners:end] = [row.sequence.slot if row.samples else dummy for row in rows]
+        self._ring.send(end, self._staging)
+        staged = self._staging
+        metadata = AttentionMetadata(
+            query_start=staged[at : at + len(starts)],
+            context_len=staged[contexts : contexts + len(rows)],
+            block_table=self.block_table[: len(rows)],
+            slot_mapping=staged[2 * span : 2 * span + tokens],
+            positions=staged[span : span + tokens],
+            num_decode_rows=decode_rows,
+            max_query_len=int(counts.max()),
+            max_context_len=max(row.start + row.count for row in rows),
+            block_size=self.block_size,
+        )
+        return StepTensors(staged[:tokens], metadata, staged[owners:end])
+
+    def _fill_chunk(
+        self,
+        row: ScheduledRow,
+        at: slice,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        slots: np.ndarray,
+    ) -> None:
+        end = row.start + row.count
+        chunk = np.array(row.sequence.token_ids[row.start : end], dtype=np.int64)
+        if ((chunk < 0) | (chunk >= self._vocab_size)).any():
+            self.unknown_ids.append(row.sequence.request_id)
+            chunk = np.zeros_like(chunk)
+        ids[at] = chunk
+        places = np.arange(row.start, end, dtype=np.int32)
+        positions[at] = places
+        table = np.array(row.sequence.block_table, dtype=np.int32)
+        slots[at] = table[places // self.block_size] * self.block_size + places % self.block_size

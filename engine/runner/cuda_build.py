@@ -1,0 +1,176 @@
+"""Builds the CUDA runner: attention, weights, products, and a KV cache of what memory is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+
+from engine.attention.base import AttentionBackend, AttentionMetadata
+from engine.attention.registry import ProbeContext, choose
+from engine.config import EngineConfig
+from engine.errors import ConfigurationError
+from engine.memory.kv_layout import GIB, KvLayout, size_in_blocks
+from engine.models.architectures import by_name
+from engine.models.checkpoint import stored_dtype
+from engine.models.config import ModelConfig
+from engine.models.rope import rope_tables
+from engine.models.vocabulary import tokenizer_size
+from engine.models.weights import ModelWeights, load_weights, weights_nbytes
+from engine.process.messages import EngineInfo
+from engine.runner.cuda_forward import CudaForward
+from engine.runner.cuda_products import Products
+from engine.runner.cuda_runner import CudaRunner, RunnerLimits
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, float, str], None]
+DEFAULT_BATCHED_TOKENS = 8192
+GRAPH_MEMORY_BYTES = 1 * GIB
+"""Kept free for the graphs' own pool and what libraries allocate at their first call."""
+
+
+def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[CudaRunner, EngineInfo]:
+    """Raises ModelLoadError for the checkpoint's faults, ConfigurationError for settings that do not fit the GPU."""
+    device = torch.device(config.device)
+    torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    if config.long_context_extrapolation:
+        raise ConfigurationError("long_context_extrapolation is not supported on CUDA")
+    dtype = _dtype(config, model)
+    attention, reason = choose(config.attention_backend, _probe_context(config, model, device, dtype))
+
+    def progress(done: int, total: int) -> None:
+        report("weights", done / total, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
+
+    try:
+        weights = load_weights(config.model_path, model, device, dtype, config.load_format, progress, config.seed)
+        report("cache", 0.0, "")
+        layout = KvLayout(
+            model.num_layers,
+            model.num_kv_heads,
+            model.head_dim,
+            config.block_size or attention.block_sizes[0],
+            dtype,
+        )
+        limits = _limits(config, model)
+        rotary = rope_tables(model, limits.max_model_len, device)
+        products = choose_products(model, dtype, device)
+        num_blocks = _count_blocks(config, model, weights, layout, limits, attention, rotary, products)
+        forward = CudaForward(model, weights, attention, layout.allocate(num_blocks, device), rotary, products)
+        runner = CudaRunner(forward, limits, config.enforce_eager)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
+    info = EngineInfo(
+        architecture=by_name(model.architecture).class_name,
+        vocab_size=model.vocab_size,
+        max_model_len=limits.max_model_len,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        block_size=layout.block_size,
+        num_blocks=num_blocks,
+        kv_cache_bytes=num_blocks * layout.block_nbytes,
+        weights_bytes=weights_nbytes(model, dtype),
+        device=torch.cuda.get_device_name(device),
+        dtype=str(dtype).removeprefix("torch."),
+        attention_backend=attention.name,
+        attention_reason=reason,
+        policy=config.policy,
+        load_s=0.0,
+        pid=os.getpid(),
+    )
+    return runner, info
+
+
+def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> Products:
+    """Our own kernels for one row of 16-bit weights; cuBLAS for the rest."""
+    return Products(one_row_kernel=dtype != torch.float32 and device.type == "cuda")
+
+
+def _dtype(config: EngineConfig, model: ModelConfig) -> torch.dtype:
+    name = model.dtype if config.dtype == "auto" else config.dtype
+    if name:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+    if config.load_format == "dummy":
+        return torch.bfloat16
+    return stored_dtype(config.model_path, by_name(model.architecture).embedding)
+
+
+def _probe_context(
+    config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> ProbeContext:
+    windowed = any(model.layer_windows)
+    return ProbeContext(
+        device, dtype, model.num_heads, model.num_kv_heads, model.head_dim, config.block_size, windowed
+    )
+
+
+def _limits(config: EngineConfig, model: ModelConfig) -> RunnerLimits:
+    known = min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
+    return RunnerLimits(
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens or DEFAULT_BATCHED_TOKENS,
+        max_model_len=config.max_model_len or model.max_position,
+        sampled_vocab=known,
+    )
+
+
+def _count_blocks(
+    config: EngineConfig,
+    model: ModelConfig,
+    weights: ModelWeights,
+    layout: KvLayout,
+    limits: RunnerLimits,
+    attention: AttentionBackend,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    products: Products,
+) -> int:
+    """Blocks that fit into the configured share of the memory beside the largest step, which is run to measure it."""
+    device = weights.embedding.device
+    small = layout.allocate(2, device)
+    forward = CudaForward(model, weights, attention, small, rotary, products)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with torch.inference_mode():
+        _largest_step(forward, limits, layout.block_size)
+    torch.cuda.synchronize(device)
+    activations = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    reserved = (1 - config.gpu_memory_utilization) * total
+    available = int(free - reserved - activations - GRAPH_MEMORY_BYTES)
+    logger.info(
+        "memory: %.1f GiB free of %.1f, %.2f GiB for activations, %.1f GiB for the KV cache",
+        free / GIB,
+        total / GIB,
+        activations / GIB,
+        max(available, 0) / GIB,
+    )
+    return size_in_blocks(layout, max(available, 0), limits.max_num_seqs, limits.max_model_len, config.num_blocks)
+
+
+def _largest_step(forward: CudaForward, limits: RunnerLimits, block_size: int) -> None:
+    """One prompt chunk of the whole budget, and logits for as many rows as there may be; block 0 takes the keys."""
+    tokens, device = limits.max_num_batched_tokens, forward.kv_cache.device
+    length = min(tokens, limits.max_model_len)
+    rows = -(-tokens // length)
+    counts = [min(length, tokens - row * length) for row in range(rows)]
+    starts = torch.tensor([0, *torch.tensor(counts).cumsum(0).tolist()], dtype=torch.int32, device=device)
+    positions = torch.cat([torch.arange(count, dtype=torch.int32) for count in counts]).to(device)
+    metadata = AttentionMetadata(
+        query_start=starts,
+        context_len=torch.tensor(counts, dtype=torch.int32, device=device),
+        block_table=torch.zeros((rows, -(-length // block_size)), dtype=torch.int32, device=device),
+        slot_mapping=positions % block_size,
+        positions=positions,
+        num_decode_rows=0,
+        max_query_len=length,
+        max_context_len=length,
+        block_size=block_size,
+    )
+    hidden = forward.hidden(forward.embed(torch.zeros(tokens, dtype=torch.int32, device=device)), metadata)
+    logits = forward.logits(hidden[: limits.max_num_seqs])
+    logits.float()

@@ -1,0 +1,54 @@
+"""Which kernel computes a matrix product, by its number of rows: measured, not guessed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from engine.kernels.activation import silu_mul
+from engine.kernels.gemv import gemv
+from engine.kernels.skinny_gemm import SkinnyConfig, skinny_gemm
+
+Table = dict[str, dict[int, SkinnyConfig]]
+"""Kind of product -> largest number of rows -> tiling. Rows beyond the largest go to cuBLAS."""
+
+
+class Products:
+    """The products of one model. `table` empty: cuBLAS for everything but one row."""
+
+    def __init__(self, table: Table | None = None, pdl: bool = False, one_row_kernel: bool = True) -> None:
+        self._table = table or {}
+        self.pdl = pdl
+        self.one_row_kernel = one_row_kernel
+
+    def _config(self, kind: str, rows: int) -> SkinnyConfig | None:
+        return next((config for most, config in self._table.get(kind, {}).items() if rows <= most), None)
+
+    def split_sums(self, x: torch.Tensor, weight: torch.Tensor, kind: str) -> torch.Tensor:
+        """x @ weight.T as [rows, out], or as float32 partial sums [splits, rows, out] for the next kernel to add."""
+        config = self._config(kind, x.shape[0])
+        return F.linear(x, weight) if config is None else skinny_gemm(x, weight, config, pdl=self.pdl)
+
+    def swiglu(self, x: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
+        """silu(x @ gate.T) * (x @ up.T), [rows, out / 2]."""
+        config = self._config("gate_up", x.shape[0])
+        if config is not None:
+            return skinny_gemm(x, gate_up, config, silu=True, pdl=self.pdl)
+        return silu_mul(F.linear(x, gate_up), self.pdl)
+
+    def plain(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """x @ weight.T in x's dtype."""
+        config = self._config("lm_head", x.shape[0])
+        return F.linear(x, weight) if config is None else skinny_gemm(x, weight, config, pdl=self.pdl)
+
+    def row(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        norm: torch.Tensor | None = None,
+        eps: float = 0.0,
+        residual: torch.Tensor | None = None,
+        silu: bool = False,
+    ) -> torch.Tensor:
+        """One row through one kernel with what stands around the product."""
+        return gemv(x, weight, norm, eps, residual, silu, pdl=self.pdl)

@@ -1,0 +1,115 @@
+"""The CUDA runner, kernels and all, against the CPU runner: same requests, same tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.attention.triton_paged import TritonAttention
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.memory.kv_layout import KvLayout
+from engine.models.config import load_model_config
+from engine.models.rope import rope_tables
+from engine.models.weights import load_weights
+from engine.request import EngineRequest, RequestOutput
+from engine.runner.batch import ModelRunner
+from engine.runner.cuda_forward import CudaForward
+from engine.runner.cuda_products import Products
+from engine.runner.cuda_runner import CudaRunner, RunnerLimits
+from engine.sampling_params import SamplingParams
+from tests.support.stepping import build_cpu_runner
+from tests.support.tiny_checkpoints import build_checkpoint
+
+MAX_LEN = 256
+LIMITS = RunnerLimits(max_num_seqs=6, max_num_batched_tokens=48, max_model_len=MAX_LEN, sampled_vocab=512)
+
+
+def cuda_runner(folder: Path, device: torch.device) -> CudaRunner:
+    model = load_model_config(folder)
+    weights = load_weights(folder, model, device, torch.float32)
+    layout = KvLayout(model.num_layers, model.num_kv_heads, model.head_dim, 32, torch.float32)
+    attention = TritonAttention(model.num_heads, model.num_kv_heads, model.head_dim)
+    products = Products(one_row_kernel=False)
+    cache = layout.allocate(40, device)
+    forward = CudaForward(model, weights, attention, cache, rope_tables(model, MAX_LEN, device), products)
+    return CudaRunner(forward, LIMITS, eager=True)
+
+
+def generate(runner: ModelRunner, folder: Path, requests: list[EngineRequest]) -> dict[str, list[RequestOutput]]:
+    """Half of the requests come when the others are in decode, so that steps are mixed."""
+    config = EngineConfig(str(folder), max_num_seqs=6, max_num_batched_tokens=48)
+    core = EngineCore(config, runner)
+    outputs: dict[str, list[RequestOutput]] = {request.request_id: [] for request in requests}
+    late = requests[len(requests) // 2 :]
+    for request in requests[: len(requests) // 2]:
+        core.add_request(request)
+    steps = 0
+    while core.has_work() or late:
+        if steps == 4:
+            for request in late:
+                core.add_request(request)
+            late = []
+        for output in core.step():
+            outputs[output.request_id].append(output)
+        steps += 1
+        assert steps < 500
+    return outputs
+
+
+def tokens(outputs: list[RequestOutput]) -> list[int]:
+    return [token for output in outputs for token in output.token_ids]
+
+
+def prompt(length: int, seed: int) -> tuple[int, ...]:
+    return tuple(torch.randint(3, 512, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def request(number: int, length: int, sampling: SamplingParams) -> EngineRequest:
+    return EngineRequest(f"r{number}", prompt(length, number), sampling=sampling)
+
+
+MANY = [
+    request(0, 5, SamplingParams(temperature=0.0, max_tokens=12)),
+    request(1, 40, SamplingParams(temperature=0.8, seed=7, max_tokens=9)),
+    request(2, 33, SamplingParams(temperature=1.0, seed=2**63 + 1, top_k=20, top_p=0.9, max_tokens=8)),
+    request(3, 70, SamplingParams(temperature=0.0, max_tokens=8, logprobs=3, prompt_logprobs=1)),
+    request(4, 3, SamplingParams(temperature=0.9, seed=3, max_tokens=10, presence_penalty=1.5, min_tokens=4)),
+    request(5, 9, SamplingParams(temperature=0.0, max_tokens=6, logit_bias={17: 100.0}, logprobs=0)),
+    request(6, 20, SamplingParams(temperature=1.0, seed=11, max_tokens=6, min_p=0.2)),
+]
+FEW = [
+    request(0, 4, SamplingParams(temperature=0.0, max_tokens=6, logprobs=2, prompt_logprobs=1)),
+    request(1, 3, SamplingParams(temperature=1.0, seed=2**63 + 1, top_p=0.9, max_tokens=3)),
+]
+"""The interpreter takes about a second a step."""
+
+
+@pytest.mark.parametrize("variant", ["qwen3", "qwen2-group7"])
+def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
+    variant: str, tmp_path: Path, device: torch.device
+) -> None:
+    build_checkpoint(variant, tmp_path)
+    requests = MANY if device.type == "cuda" else FEW
+    cpu = generate(build_cpu_runner(tmp_path, num_blocks=60), tmp_path, requests)
+    gpu = generate(cuda_runner(tmp_path, device), tmp_path, requests)
+    for name, expected in cpu.items():
+        assert tokens(gpu[name]) == tokens(expected), name
+        entries = [e for output in gpu[name] for e in output.logprobs]
+        reference = [e for output in expected for e in output.logprobs]
+        assert [e.rank for e in entries] == [e.rank for e in reference]
+        assert [e.logprob for e in entries] == pytest.approx([e.logprob for e in reference], abs=2e-3)
+        first, reference_first = gpu[name][0].prompt_logprobs, expected[0].prompt_logprobs
+        assert len(first) == len(reference_first)
+        assert [e.logprob for e in first if e] == pytest.approx([e.logprob for e in reference_first if e], abs=2e-3)
+
+
+def test_an_unknown_id_fails_its_own_request(tmp_path: Path, device: torch.device) -> None:
+    build_checkpoint("qwen3", tmp_path)
+    good = request(0, 3, SamplingParams(temperature=0.0, max_tokens=1))
+    bad = EngineRequest("bad", (5, 2**40, 7), sampling=SamplingParams(temperature=0.0, max_tokens=4))
+    outputs = generate(cuda_runner(tmp_path, device), tmp_path, [good, bad])
+    assert len(tokens(outputs["r0"])) == 1
+    assert outputs["bad"][-1].finish_reason == "error"

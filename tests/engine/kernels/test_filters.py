@@ -1,0 +1,44 @@
+"""The sort-free filter kernel against the CPU sampler's thresholds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.kernels.filters import filter_thresholds
+from engine.sampling.filters import find_candidates
+from engine.sampling_params import SamplingParams
+
+CASES = [
+    SamplingParams(temperature=1.0, top_k=5),
+    SamplingParams(temperature=0.7, top_p=0.8),
+    SamplingParams(temperature=0.7, top_k=20, top_p=0.8),
+    SamplingParams(temperature=1.5, top_k=1),
+    SamplingParams(temperature=1.0, min_p=0.1),
+    SamplingParams(temperature=0.3, top_k=300, top_p=0.99, min_p=0.01),
+    SamplingParams(temperature=1.0, top_p=1e-9),
+]
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, device: torch.device) -> None:
+    """`rounded`: many equal logits, which stand or fall together."""
+    logits = torch.randn(len(CASES) + 1, 1500, generator=torch.Generator().manual_seed(0)) * 3
+    logits = (logits * 4).round() / 4 if rounded else logits
+    logits = logits.to(device)
+    numbers = list(range(1, len(CASES) + 1))
+    column = {name: [getattr(case, name) for case in CASES] for name in ("top_k", "top_p", "min_p", "temperature")}
+    thresholds = filter_thresholds(
+        logits,
+        torch.tensor(numbers, dtype=torch.int32, device=device),
+        torch.tensor(column["top_k"], dtype=torch.int32, device=device),
+        torch.tensor(column["top_p"], device=device),
+        torch.tensor(column["min_p"], device=device),
+        torch.tensor(column["temperature"], device=device),
+    )
+    assert float(thresholds[0]) == float("-inf"), "rows without filters keep everything"
+    scaled = logits[1:] / torch.tensor(column["temperature"], device=device)[:, None]
+    expected = scaled >= find_candidates(scaled, CASES, scaled.shape[1]).threshold[:, None]
+    kept = logits[1:] >= thresholds[1:, None]
+    assert kept.sum(1).tolist() == expected.sum(1).tolist()
+    assert torch.equal(kept, expected)
