@@ -79,6 +79,8 @@ class Supervisor:
         """Why the last engine ended; with state dead, why there will be no other."""
         self.epoch = 0
         self.restarts = 0
+        self.silent_s = 0.0
+        """For how long nothing has been heard of the engine."""
 
     @property
     def engine_pid(self) -> int | None:
@@ -179,19 +181,20 @@ class Supervisor:
         """
         limits = self._limits
         ended = asyncio.ensure_future(process.wait())
-        heard, silent_s, any_word = self._heard.messages_heard, 0.0, False
+        heard, any_word = self._heard.messages_heard, False
+        self.silent_s = 0.0
         while True:
             done, _ = await asyncio.wait((ended,), timeout=limits.tick_s)
             if done:
                 return ""
             if self._heard.messages_heard != heard:
-                heard, silent_s, any_word = self._heard.messages_heard, 0.0, True
+                heard, self.silent_s, any_word = self._heard.messages_heard, 0.0, True
                 continue
-            silent_s += limits.tick_s
-            if silent_s > (self.hang_timeout_s if any_word else limits.first_word_timeout_s):
+            self.silent_s += limits.tick_s
+            if self.silent_s > (self.hang_timeout_s if any_word else limits.first_word_timeout_s):
                 process.kill()
                 await ended
-                return f"it gave no sign of life for {silent_s:.0f} s and was killed"
+                return f"it gave no sign of life for {self.silent_s:.0f} s and was killed"
 
     @property
     def hang_timeout_s(self) -> float:

@@ -1,0 +1,31 @@
+"""How one request's output is to be shown, from what was asked and what the model can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adapters.backend import ChatPrompt, GenerationRequest
+from adapters.output_assembler import OutputPlan
+from adapters.prompts import EncodedPrompt, ModelText
+from engine.sampling_params import SamplingParams
+
+
+def output_plan(
+    request: GenerationRequest, encoded: EncodedPrompt, text: ModelText, sampling: SamplingParams
+) -> OutputPlan:
+    """One plan for all choices of a request."""
+    params, prompt = request.params, request.prompt
+    plan = OutputPlan(
+        tokenizer=text.tokenizer,
+        prompt_token_ids=encoded.token_ids,
+        stop=params.stop,
+        include_stop_str_in_output=params.include_stop_str_in_output,
+        min_tokens=params.min_tokens,
+        skip_special_tokens=params.skip_special_tokens,
+        end_token_ids=frozenset(sampling.eos_token_ids + sampling.stop_token_ids),
+        eos_token_ids=frozenset(text.eos_token_ids[:1]),
+        logprobs=params.logprobs is not None,
+    )
+    if not isinstance(prompt, ChatPrompt):
+        return plan
+    return replace(plan, thinking=encoded.thinking, include_reasoning=prompt.include_reasoning)
