@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
         health = self._services.backend.health()
         if health.state == "ready" and not self._announced:
             self._announced = True
-            logger.info("ready after %.1f s", time.monotonic() - self._began_s)
+            logger.debug("ready after %.1f s", time.monotonic() - self._began_s)
         if health.state != "dead":
             self._dead_since_s = None
         elif self._dead_since_s is None:

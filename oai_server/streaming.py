@@ -52,7 +52,7 @@ class TokenStream(EventSourceResponse):
 
     def __init__(self, call: Call, encoder: Encoder) -> None:
         super().__init__(
-            (),  # the body comes from `_stream_response`
+            iter(()),  # the body comes from `_stream_response`
             ping=call.services.settings.sse_keep_alive_interval,
             ping_message_factory=lambda: KEEP_ALIVE,  # type: ignore[arg-type,return-value]
             sep="\n",

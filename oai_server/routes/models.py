@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Controller, get
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from oai_server.errors import ApiError
@@ -23,7 +24,7 @@ class ModelsController(Controller):
         return JsonReply(msgspec.json.encode(reply))
 
     @get("/{model_id:path}")
-    async def retrieve(self, request: HttpRequest, model_id: str) -> ASGIApp:
+    async def retrieve(self, request: HttpRequest, model_id: FromPath[str]) -> ASGIApp:
         """One served name. Ids may contain slashes."""
         name = str(model_id).strip("/")
         for model in models(services_of(request).backend.card):

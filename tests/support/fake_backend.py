@@ -99,7 +99,9 @@ class FakeGeneration:
             await asyncio.sleep(script.delay_s)
             last = position + len(step) == len(self._tokens)
             yield tuple(
-                _joined_all([self._delta(index, token, position + i) for i, token in enumerate(step)], last, self)
+                _joined_all(
+                    index, [self._delta(index, token, position + i) for i, token in enumerate(step)], last, self
+                )
                 for index in range(self.request.params.n)
             )
             position += len(step)
@@ -232,7 +234,7 @@ def _tokens(script: Script, request: GenerationRequest, text: str) -> list[objec
 
 
 def _batches(tokens: list[object], size: int) -> list[list[object]]:
-    return [tokens[i : i + size] for i in range(0, len(tokens), size)] or [[""]]
+    return [tokens[i : i + size] for i in range(0, len(tokens), size)] or [[]]
 
 
 def _joined(whole: ChoiceDelta, delta: ChoiceDelta) -> ChoiceDelta:
@@ -252,8 +254,8 @@ def _joined(whole: ChoiceDelta, delta: ChoiceDelta) -> ChoiceDelta:
     )
 
 
-def _joined_all(deltas: list[ChoiceDelta], last: bool, generation: FakeGeneration) -> ChoiceDelta:
-    joined = deltas[0]
+def _joined_all(index: int, deltas: list[ChoiceDelta], last: bool, generation: FakeGeneration) -> ChoiceDelta:
+    joined = deltas[0] if deltas else ChoiceDelta(index)
     for delta in deltas[1:]:
         joined = _joined(joined, delta)
     if not last:

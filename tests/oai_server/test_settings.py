@@ -1,0 +1,94 @@
+"""Settings: one table, three sources, errors that name the flag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.errors import ConfigurationError
+from oai_server.settings import Settings
+from oai_server.settings_sources import FLAG_ALIASES, GONE_FLAGS, load_settings, options
+
+
+def test_every_field_is_an_option_with_help() -> None:
+    table = options()
+    assert [option.name for option in table] == list(Settings.__struct_fields__)
+    assert [option.name for option in table if len(option.help) < 10] == []
+    assert {option.group for option in table} == {"Model", "Engine", "Server", "Limits"}
+
+
+def test_flag_before_variable_before_file(tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('port = 1\nhost = "::1"\nmax-num-seqs = 7\n')
+    environ = {"OAI_SERVER_PORT": "2", "OAI_SERVER_MAX_NUM_SEQS": "8", "OAI_SERVER_DTYPE": ""}
+    settings = load_settings({"port": 3}, environ, config)
+    assert (settings.port, settings.max_num_seqs, settings.host, settings.dtype) == (3, 8, "::1", "auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_model_len", "32k", 32_000),
+        ("max_model_len", "32K", 32_768),
+        ("max_model_len", "4096", 4096),
+        ("api_key", "a,b", ("a", "b")),
+        ("allowed_origins", '["*"]', ("*",)),
+        ("enable_prefix_caching", "false", False),
+        ("enforce_eager", "true", True),
+        ("default_chat_template_kwargs", '{"enable_thinking": false}', {"enable_thinking": False}),
+        ("gpu_memory_utilization", "0.5", 0.5),
+    ],
+)
+def test_people_s_spellings(name: str, text: str, value: object) -> None:
+    assert getattr(load_settings({}, {f"OAI_SERVER_{name.upper()}": text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"port": "http"}, "--port"),
+        ({"port": 70_000}, "--port"),
+        ({"dtype": "float8"}, "--dtype"),
+        ({"max_num_seqs": -1}, "--max-num-seqs"),
+        ({"api_key": ("",)}, "--api-key"),
+        ({"ssl_keyfile": "x"}, "--ssl-certfile"),
+        ({"no_such": 1}, "no_such"),
+        ({"default_chat_template_kwargs": "{"}, "--default-chat-template-kwargs"),
+    ],
+)
+def test_impossible_settings_name_the_flag(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        load_settings(flags)
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.toml"):
+        load_settings(config_file=tmp_path / "none.toml")
+
+
+def test_gone_flags_and_aliases_lead_somewhere() -> None:
+    flags = {option.flag for option in options()} | {option.off_flag for option in options()}
+    assert not flags & set(GONE_FLAGS)
+    assert set(FLAG_ALIASES.values()) <= flags
+
+
+def test_engine_config_takes_the_engine_s_share() -> None:
+    settings = Settings(model="somewhere", max_num_seqs=3, num_gpu_blocks_override=9)
+    config = settings.engine_config("elsewhere")
+    assert (config.model_path, config.max_num_seqs, config.num_blocks) == ("elsewhere", 3, 9)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box", False)],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert Settings(host=host).loopback is loopback
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
+    assert msgspec.structs.replace(Settings(), port=1).port == 1
