@@ -41,5 +41,9 @@ class BackendOptions(msgspec.Struct, frozen=True):
     """auto: the model's own generation_config.json; vllm: neutral values; else a folder that has one."""
     chat_template: str | None = None
     """File with a chat template that replaces the model's own."""
+    tool_call_parser: str = "auto"
+    """How the model writes tool calls: auto (from its template), hermes, qwen3_coder (or qwen3_xml) or none."""
+    reasoning_parser: str = "auto"
+    """auto: thinking is split from the answer where the template knows it; none: never."""
     default_chat_template_kwargs: dict[str, bool | int | float | str] = {}
     limits: BackendLimits = BackendLimits()

@@ -125,14 +125,14 @@ class EngineBackend:
     @property
     def card(self) -> ModelCard:
         name = Path(self._config.model_path).name or "model"
-        chat = self._workers.text.chat if self._workers is not None else None
+        text = self._workers.text if self._workers is not None else None
         return ModelCard(
             ids=self._options.served_names or (name,),
             root=name,
             created=self._created,
             max_model_len=self._link.info.max_model_len if self._link.info else self._config.max_model_len or 0,
-            supports_thinking=chat is not None and chat.supports_thinking,
-            supports_tools=chat is not None and chat.tool_format is not None,
+            supports_thinking=text is not None and text.splits_thinking and text.chat.supports_thinking,
+            supports_tools=text is not None and text.tool_format is not None,
         )
 
     def health(self) -> Health:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from adapters.backend import ChatPrompt, GenerationRequest
 from adapters.output_assembler import OutputPlan
 from adapters.prompts import EncodedPrompt, ModelText
+from adapters.tool_calls import CALL_TAGS, tool_parser_factory
 from engine.sampling_params import SamplingParams
 
 
@@ -28,4 +29,12 @@ def output_plan(
     )
     if not isinstance(prompt, ChatPrompt):
         return plan
-    return replace(plan, thinking=encoded.thinking, include_reasoning=prompt.include_reasoning)
+    plan = replace(plan, thinking=encoded.thinking, include_reasoning=prompt.include_reasoning)
+    if not prompt.tools or prompt.tool_choice == "none" or text.tool_format is None:
+        return plan
+    return replace(
+        plan,
+        call_tags=CALL_TAGS[text.tool_format],
+        new_tool_parser=tool_parser_factory(text.tool_format, prompt.tools),
+        parallel_tool_calls=prompt.parallel_tool_calls,
+    )

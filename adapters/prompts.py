@@ -16,6 +16,7 @@ from adapters.backend_options import BackendOptions
 from adapters.chat_templates import ChatRenderer, ChatTemplate, load_chat_renderer
 from adapters.checks import ModelFacts, check_prompt_ids, too_long
 from adapters.reasoning import ThinkingState
+from adapters.tool_calls import ToolFormat
 from engine.errors import ConfigurationError, RequestError
 from engine.models.config import GenerationDefaults, ModelConfig, load_model_config, parse_generation
 from engine.models.fields import Fields, read_json
@@ -25,6 +26,12 @@ from engine.text.tokenizer import Tokenizer, load_tokenizer
 INLINE_CHARS = 4_000
 """Prompts up to this length are tokenized in the event loop: about half a millisecond at most."""
 TEXT_THREADS = 2
+TOOL_FORMATS: dict[str, ToolFormat | None] = {
+    "hermes": "hermes",
+    "qwen3_coder": "qwen_xml",
+    "qwen3_xml": "qwen_xml",
+    "none": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class ModelText:
         self.config: ModelConfig = load_model_config(folder)
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.chat: ChatRenderer = _chat_renderer(folder, self.tokenizer, options)
+        self.tool_format: ToolFormat | None = _tool_format(self.chat, options)
+        self.splits_thinking = options.reasoning_parser != "none"
         eos = (*end_token_ids(folder, self.tokenizer), *self.config.eos_token_ids)
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys(eos))
         self.defaults = _generation_defaults(self.config, options)
@@ -77,7 +86,8 @@ class ModelText:
                     kwargs = self.default_kwargs | prompt.chat_template_kwargs
                     prompt = msgspec.structs.replace(prompt, chat_template_kwargs=kwargs)
                 chat = self.chat.render(prompt)
-                return EncodedPrompt(chat.token_ids, chat.text, chat.thinking)
+                thinking = chat.thinking if self.splits_thinking else None
+                return EncodedPrompt(chat.token_ids, chat.text, thinking)
 
     def check_length(self, prompt: Prompt, max_model_len: int) -> None:
         """Refuses, without tokenizing, a text that must be too long. Raises ContextLengthError."""
@@ -183,6 +193,15 @@ def _chat_renderer(folder: Path, tokenizer: Tokenizer, options: BackendOptions) 
         return ChatTemplate(Path(options.chat_template).read_text(encoding="utf-8"), tokenizer)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--chat-template cannot be read: {error}") from None
+
+
+def _tool_format(chat: ChatRenderer, options: BackendOptions) -> ToolFormat | None:
+    name = options.tool_call_parser
+    if name == "auto":
+        return chat.tool_format
+    if name not in TOOL_FORMATS:
+        raise ConfigurationError(f"--tool-call-parser {name}: known are auto, {', '.join(TOOL_FORMATS)}")
+    return TOOL_FORMATS[name]
 
 
 def _generation_defaults(config: ModelConfig, options: BackendOptions) -> GenerationDefaults:
