@@ -46,3 +46,6 @@ clean: ## remove the environment and caches
 
 docs: $(VENV)/.serve ## write docs/settings.md from the settings table
 	$(BIN)/oai-server settings > docs/settings.md
+
+bench-policies: $(VENV)/.serve ## the three scheduling policies on one mixed workload
+	$(BIN)/python -m benchmarks.policies $(ARGS)

@@ -34,6 +34,8 @@ class ResultCollector:
             if result.prompt_logprobs:
                 self._take_prompt_logprobs(row, result)
             if sampled is None:
+                if row.samples:
+                    outputs.append(self.fail(sequence, "The model gave no token for this request."))
                 continue
             sequence.num_in_flight -= 1
             token_ids, token_id = sequence.token_ids, sampled.token_id
