@@ -10,6 +10,7 @@ import msgspec
 
 from adapters.backend import ChatPrompt
 from adapters.compiled_template import CompiledTemplate
+from adapters.encode_cache import EncodeCache
 from adapters.messages import normalise_messages, normalise_tools
 from adapters.reasoning import OPEN_TAG, ThinkingState, thinking_state
 from adapters.template_probes import find_traits
@@ -116,6 +117,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._template = CompiledTemplate(source, tokenizer.control_tokens)
         self._source = source
+        self._encoded = EncodeCache(tokenizer)
         self._deadline_s = deadline_s
         named = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
         self._constants = {
@@ -162,7 +164,7 @@ class ChatTemplate:
             if i % 2:
                 token_ids.append(self._tokenizer.control_tokens[piece])
             else:
-                token_ids += self._tokenizer.encode(piece)
+                token_ids += self._encoded.encode(piece)
         thinking = thinking_state(pieces[-1]) if self.supports_thinking else None
         return RenderedChat("".join(pieces), tuple(token_ids), thinking)
 

@@ -84,6 +84,12 @@ class OutputAssembler:
 
     def feed(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> ChoiceDelta | None:
         """What these tokens make visible; None when nothing is (their ids and logprobs come with the next delta)."""
+        if self._plain and token_ids and not self._ids:
+            self.completion_tokens += len(token_ids)
+            if text := self._text_of(token_ids):
+                return ChoiceDelta(self.index, text, "", (), tuple(token_ids))
+            self._ids.extend(token_ids)
+            return None
         self._take(token_ids, logprobs)
         if not (self._content or self._reasoning or self._calls):
             return None
@@ -132,10 +138,14 @@ class OutputAssembler:
             return
         self.completion_tokens += len(token_ids)
         self._ids.extend(token_ids)
+        if text := self._text_of(token_ids):
+            self._content.append(text)
+
+    def _text_of(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens, but not of the one that ends the reply (the engine ends with it, so it is the last)."""
         if token_ids[-1] in self._plan.end_token_ids and not self._plan.include_stop_str_in_output:
             token_ids = token_ids[:-1]
-        if text := self._detokenizer.feed(token_ids):
-            self._content.append(text)
+        return self._detokenizer.feed(token_ids)
 
     def _take_one(self, token_id: int, logprobs: TokenLogprobs | None) -> None:
         plan, splitter = self._plan, self._splitter
@@ -202,7 +212,8 @@ class OutputAssembler:
             stop_reason=stop_reason,
         )
         for part in (self._content, self._reasoning, self._calls, self._ids, self._logprobs):
-            part.clear()
+            if part:
+                part.clear()
         return delta
 
 

@@ -24,6 +24,8 @@ class StopStrings:
         """Text that can be shown now. Not `armed` (min_tokens): a stop that this text completes does not count."""
         if self.matched is not None or not text:
             return ""
+        if not self._held and self._first_chars.isdisjoint(text):
+            return text
         seen = len(self._held)
         text = self._held + text
         if armed and (found := self._earliest(text, seen)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import cast
 
 from engine.text.tokenizer import Tokenizer
 
@@ -67,6 +68,11 @@ class Detokenizer:
         """Text that these tokens complete."""
         if len(token_ids) == 1:
             return self.feed_one(token_ids[0])
+        if self._decoder is None:
+            texts = self._texts
+            parts = [texts[token_id] for token_id in token_ids]
+            if None not in parts:
+                return "".join(cast("list[str]", parts))
         return "".join([self.feed_one(token_id) for token_id in token_ids])
 
     def feed_one(self, token_id: int) -> str:
