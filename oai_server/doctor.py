@@ -16,7 +16,7 @@ def report() -> int:
     # The engine's execution side brings torch, which no other part of this process needs.
     from engine.runner.doctor import diagnose
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     with console.status("looking at this machine"):
         diagnosis = diagnose()
     console.print(_table(diagnosis))
