@@ -109,7 +109,7 @@ def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
 def test_an_unknown_id_fails_its_own_request(tmp_path: Path, device: torch.device) -> None:
     build_checkpoint("qwen3", tmp_path)
     good = request(0, 3, SamplingParams(temperature=0.0, max_tokens=1))
-    bad = EngineRequest("bad", (5, 2**40, 7), sampling=SamplingParams(temperature=0.0, max_tokens=4))
+    bad = EngineRequest("bad", (5, 600, 7), sampling=SamplingParams(temperature=0.0, max_tokens=4))
     outputs = generate(cuda_runner(tmp_path, device), tmp_path, [good, bad])
     assert len(tokens(outputs["r0"])) == 1
     assert outputs["bad"][-1].finish_reason == "error"

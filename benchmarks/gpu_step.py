@@ -1,0 +1,155 @@
+"""What one engine step costs on the GPU, without HTTP: `python -m benchmarks.gpu_step MODEL_DIR --rows 1,8,64`.
+
+Runs the engine's own loop in this process on dummy weights: prefills a batch, then times decode steps on the wall clock
+and tells how much of that was the host's (everything but waiting for the device). `--profile` adds the kernels of one
+step, by time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.request import EngineRequest
+from engine.runner import cuda_runner
+from engine.runner.factory import build_runner
+from engine.sampling_params import SamplingParams
+
+
+class Waiting:
+    """Time spent waiting for the device, seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        collect = cuda_runner.LaunchedStep.result
+
+        def timed(step: cuda_runner.LaunchedStep) -> object:
+            started = time.perf_counter()
+            if step._event is not None:
+                step._event.synchronize()
+            self.seconds += time.perf_counter() - started
+            return collect(step)
+
+        cuda_runner.LaunchedStep.result = timed  # type: ignore[method-assign,assignment]
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def fill(core: EngineCore, rows: int, args: argparse.Namespace, seed: int) -> float:
+    """Admit `rows` fresh prompts and run until all of them decode; seconds of prefill."""
+    chooser = random.Random(seed)
+    sampling = SamplingParams(temperature=args.temperature, seed=1, max_tokens=args.steps + 20)
+    for number in range(rows):
+        prompt = tuple(chooser.randrange(100, 150000) for _ in range(args.context))
+        core.add_request(EngineRequest(f"{seed}-{number}", prompt, sampling=sampling))
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    first: set[str] = set()
+    while len(first) < rows:
+        first.update(output.request_id for output in core.step())
+    return time.perf_counter() - started
+
+
+def kernels_of_a_step(core: EngineCore) -> list[tuple[str, int, float]]:
+    """(kernel, launches, microseconds) of one step, the longest first."""
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        for _ in range(3):
+            core.step()
+        torch.cuda.synchronize()
+    totals: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+    for event in trace.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            totals[event.name][0] += 1
+            totals[event.name][1] += event.device_time
+    found = [(name, round(count / 3), micros / 3) for name, (count, micros) in totals.items()]
+    return sorted(found, key=lambda entry: -entry[2])
+
+
+def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Waiting) -> dict[str, object]:
+    prefill_s = fill(core, rows, args, rows)
+    for _ in range(5):
+        core.step()
+    waiting.seconds, walls = 0.0, []
+    begun = time.perf_counter()
+    for _ in range(args.steps):
+        started = time.perf_counter()
+        core.step()
+        walls.append(time.perf_counter() - started)
+    total = time.perf_counter() - begun
+    result: dict[str, object] = {
+        "rows": rows,
+        "step_ms": 1e3 * total / args.steps,
+        "step_median_ms": 1e3 * statistics.median(walls),
+        "host_ms": 1e3 * (total - waiting.seconds) / args.steps,
+        "tokens_per_s": rows * args.steps / total,
+        "prefill_s": prefill_s,
+        "prefill_tokens_per_s": rows * args.context / prefill_s,
+    }
+    if args.profile:
+        result["kernels"] = kernels_of_a_step(core)
+    while core.has_work():
+        core.step()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="folder with config.json; weights are random")
+    parser.add_argument("--rows", default="1,8,64")
+    parser.add_argument("--context", type=int, default=448, help="tokens of each prompt")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--attention-backend", default="auto")
+    parser.add_argument("--enforce-eager", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    sizes = [int(size) for size in args.rows.split(",")]
+    config = EngineConfig(
+        args.model,
+        device="cuda",
+        load_format="dummy",
+        max_model_len=8192,
+        max_num_seqs=max(sizes),
+        attention_backend=args.attention_backend,
+        enforce_eager=args.enforce_eager,
+    )
+    started = time.perf_counter()
+    runner, info = build_runner(config, lambda phase, fraction, detail: None)
+    built = time.perf_counter()
+    runner.warm_up()
+    say(
+        f"{Path(args.model).name}: attention {info.attention_backend} ({info.attention_reason}), "
+        f"{info.num_blocks} blocks of {info.block_size}, built in {built - started:.1f} s, "
+        f"warm after {time.perf_counter() - built:.1f} s more"
+    )
+    core, waiting, results = EngineCore(config, runner), Waiting(), []
+    for rows in sizes:
+        results.append(found := measure(core, rows, args, waiting))
+        say(
+            "  ".join(
+                f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items() if k != "kernels"
+            )
+        )
+        for name, count, micros in found.get("kernels", [])[:14]:  # type: ignore[attr-defined]
+            say(f"    {micros:9.1f} us  {count:4d} x  {name[:110]}")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
