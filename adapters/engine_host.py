@@ -1,4 +1,4 @@
-"""The engine's owner where several HTTP processes share one engine: it lives in their parent and serves no request."""
+"""The engine's owner where several HTTP processes share one engine. It lives in their parent and serves nobody."""
 
 from __future__ import annotations
 
