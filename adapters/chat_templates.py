@@ -60,8 +60,11 @@ class ChatRenderer(Protocol):
     tool_format: ToolFormat | None
     """None: the template has no place for tools."""
 
-    def render(self, prompt: ChatPrompt) -> RenderedChat:
-        """Raises RequestError, with the place in the messages when it is theirs."""
+    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
+        """Raises RequestError, with the place in the messages when it is theirs.
+
+        Ids of long texts are remembered for requests with the same salt.
+        """
         ...
 
 
@@ -105,7 +108,7 @@ class NoChatTemplate:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    def render(self, prompt: ChatPrompt) -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
         raise RequestError(self._reason, "messages")
 
 
@@ -129,7 +132,7 @@ class ChatTemplate:
             self.tool_format = "qwen_xml" if "<function=" in source else "hermes" if "<tool_call>" in source else None
         self._traits = find_traits(self._probe)
 
-    def render(self, prompt: ChatPrompt) -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
         """Raises RequestError (param messages, messages[i]..., tools..., chat_template_kwargs, reasoning_effort)."""
         if prompt.add_generation_prompt and prompt.continue_final_message:
             message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
@@ -148,7 +151,7 @@ class ChatTemplate:
             raise RequestError(f"The chat template refused these messages: {error}", "messages") from None
         if prompt.continue_final_message:
             pieces = _cut_at_tag(pieces)
-        return self._encode(pieces)
+        return self._encode(pieces, cache_salt)
 
     def render_pieces(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> list[str]:
         """The template on messages as they are: plain text at even places, the template's control tokens at odd ones.
@@ -158,13 +161,13 @@ class ChatTemplate:
         everything = self._constants | variables | {"messages": messages}
         return self._template.render(everything, deadline_s=self._deadline_s, max_chars=MAX_PROMPT_CHARS)
 
-    def _encode(self, pieces: list[str]) -> RenderedChat:
+    def _encode(self, pieces: list[str], cache_salt: str) -> RenderedChat:
         token_ids: list[int] = []
         for i, piece in enumerate(pieces):
             if i % 2:
                 token_ids.append(self._tokenizer.control_tokens[piece])
             else:
-                token_ids += self._encoded.encode(piece)
+                token_ids += self._encoded.encode(piece, cache_salt)
         thinking = thinking_state(pieces[-1]) if self.supports_thinking else None
         return RenderedChat("".join(pieces), tuple(token_ids), thinking)
 

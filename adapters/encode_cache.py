@@ -21,25 +21,28 @@ class EncodeCache:
         self._tokenizer = tokenizer
         self._max_chars = max_chars
         self._chars = 0
-        self._ids: OrderedDict[str, array[int]] = OrderedDict()
+        self._ids: OrderedDict[tuple[str, str], array[int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def encode(self, text: str) -> list[int]:
-        """As Tokenizer.encode: control tokens in the text stay plain."""
+    def encode(self, text: str, salt: str = "") -> list[int]:
+        """As Tokenizer.encode: control tokens in the text stay plain.
+
+        Texts are shared within one salt only: how fast an answer comes tells nobody what others have asked.
+        """
         if not MIN_TEXT_CHARS <= len(text) <= self._max_chars // 4:
             return self._tokenizer.encode(text)
         with self._lock:
-            known = self._ids.get(text)
+            known = self._ids.get((salt, text))
             if known is not None:
-                self._ids.move_to_end(text)
+                self._ids.move_to_end((salt, text))
                 return known.tolist()
         token_ids = self._tokenizer.encode(text)
         with self._lock:
-            if text not in self._ids:
-                self._ids[text] = array("I", token_ids)
+            if (salt, text) not in self._ids:
+                self._ids[salt, text] = array("I", token_ids)
                 self._chars += len(text)
             while self._chars > self._max_chars:
-                oldest, _ = self._ids.popitem(last=False)
+                (_, oldest), _ = self._ids.popitem(last=False)
                 self._chars -= len(oldest)
         return token_ids
 

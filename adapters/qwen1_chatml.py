@@ -24,7 +24,7 @@ class Qwen1ChatML:
         self._end = tokenizer.added_tokens["<|im_end|>"]
         self._newline = tokenizer.encode("\n")
 
-    def render(self, prompt: ChatPrompt) -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
         """Raises RequestError with the place in the messages."""
         if prompt.tools and prompt.tool_choice != "none":
             raise RequestError("Qwen 1 has no tool format of its own; tools are not supported.", "tools")

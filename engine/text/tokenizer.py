@@ -29,13 +29,15 @@ class Tokenizer:
         encode_ordinary: Callable[[str], list[int]],
         base_bytes: Callable[[int], bytes | None],
         base_size: int,
+        longest_base: int,
         added: Mapping[str, int],
         special: Iterable[str],
         control: Iterable[str],
     ) -> None:
         """`special` tokens can be skipped in output; `control` tokens (they and more) are text unless asked for.
 
-        `encode_ordinary` must leave control tokens as plain text; `base_bytes` knows the ids below base_size.
+        `encode_ordinary` must leave control tokens as plain text; `base_bytes` knows the ids below base_size, the
+        longest of which has `longest_base` bytes.
         """
         self._encode_ordinary = encode_ordinary
         self._base_bytes = base_bytes
@@ -49,6 +51,8 @@ class Tokenizer:
         self._added_bytes = {token_id: text.encode() for text, token_id in added.items()}
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         self._control = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
+        self.longest_token = max([longest_base, *map(len, self._added_bytes.values())])
+        """Bytes of the longest token."""
         self.token_bytes: Callable[[int], bytes] = lru_cache(maxsize=1 << 18)(self._find_bytes)
         """Bytes of one token, b"" for an unknown id."""
         self.text_tables: dict[frozenset[int], dict[int, str | None]] = {}
@@ -139,7 +143,8 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
         return None if token is None else byte_level_bytes(token)
 
     base_size = backend.get_vocab_size(with_added_tokens=False)
-    return Tokenizer(encode_ordinary, base_bytes, base_size, added, special, [*special, *unmarked])
+    longest = max(map(len, backend.get_vocab(with_added_tokens=False)), default=1)  # one printed character a byte
+    return Tokenizer(encode_ordinary, base_bytes, base_size, longest, added, special, [*special, *unmarked])
 
 
 def byte_level_bytes(token: str) -> bytes:

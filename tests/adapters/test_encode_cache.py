@@ -26,10 +26,16 @@ def test_it_stays_within_its_bound_and_forgets_the_oldest() -> None:
         cache.encode(texts[0])
         cache.encode(text)
     assert len(cache) == 10
-    assert texts[0] in cache._ids
-    assert texts[1] not in cache._ids
+    assert ("", texts[0]) in cache._ids
+    assert ("", texts[1]) not in cache._ids
     cache.encode("x" * 251)
     assert len(cache) == 10
+
+
+def test_salts_share_nothing() -> None:
+    cache = EncodeCache(TOKENIZER)
+    assert cache.encode("x" * 100, "a") == cache.encode("x" * 100, "b")
+    assert len(cache) == 2
 
 
 def test_several_threads() -> None:

@@ -93,6 +93,7 @@ def test_bytes_of_every_single_byte_token() -> None:
     tokenizer = qwen_tokenizer("qwen2.5")
     assert sorted(tokenizer.token_bytes(i) for i in range(256)) == [bytes([i]) for i in range(256)]
     assert tokenizer.token_bytes(51461) == b" \xe6\xa0"
+    assert tokenizer.longest_token == max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
     assert tokenizer.token_text(51461) == " \\xe6\\xa0"
     assert byte_level_bytes("Ġ你") == "Ġ你".encode()
 

@@ -1,0 +1,179 @@
+"""Who is resubmitted when, and who is refused; by hand, and in random worlds with engines that die."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from adapters.recovery import MAX_DEATHS, Recovery
+
+
+def recovery_with(*request_ids: str) -> Recovery:
+    recovery = Recovery()
+    assert recovery.add(request_ids) == request_ids
+    return recovery
+
+
+def test_everything_comes_back_at_once_after_a_first_death_in_mid_stream() -> None:
+    recovery = recovery_with("a", "b", "c")
+    for request_id in "abc":
+        recovery.progressed(request_id)
+    assert recovery.engine_died({"a", "b", "c"}) == ()
+    assert recovery.engine_ready() == ("a", "b", "c")
+
+
+def test_a_request_alone_is_refused_at_its_second_death_without_a_token() -> None:
+    recovery = recovery_with("a")
+    assert recovery.engine_died({"a"}) == ()
+    assert recovery.engine_ready() == ("a",)
+    assert recovery.engine_died({"a"}) == ("a",)
+    assert len(recovery) == 0
+
+
+def test_a_token_between_two_deaths_clears_a_request() -> None:
+    recovery = recovery_with("a")
+    for _ in range(3):
+        assert recovery.engine_died({"a"}) == ()
+        assert recovery.engine_ready() == ("a",)
+        recovery.progressed("a")
+
+
+def test_requests_that_were_only_waiting_are_never_blamed() -> None:
+    recovery = recovery_with("a", "waiting")
+    for _ in range(5):
+        recovery.progressed("a")
+        assert recovery.engine_died({"a"}) == ()
+        assert recovery.engine_ready() == ("a", "waiting")
+
+
+def test_the_newcomer_waits_until_the_proven_ones_run_again_and_is_then_found_at_once() -> None:
+    recovery = recovery_with("old", "older", "new")
+    recovery.progressed("old")
+    recovery.progressed("older")
+    assert recovery.engine_died({"old", "older", "new"}) == ()
+    assert recovery.engine_ready() == ("old", "older")
+    assert recovery.held == 1
+    assert recovery.progressed("old") == ()
+    assert recovery.progressed("older") == ("new",)
+    assert recovery.engine_died({"old", "older", "new"}) == ("new",)
+    assert recovery.engine_ready() == ("old", "older")
+
+
+def test_several_suspects_are_tried_one_at_a_time() -> None:
+    recovery = recovery_with("a", "b", "c")
+    recovery.engine_died({"a", "b", "c"})
+    assert recovery.engine_ready() == ("a", "b", "c")
+    assert recovery.engine_died({"a", "b", "c"}) == ()
+    assert recovery.engine_ready() == ("a",)
+    assert recovery.progressed("a") == ("b",)
+    assert recovery.engine_died({"a", "b"}) == ("b",)
+    assert recovery.engine_ready() == ("a",)
+    assert recovery.remove("a") == ("c",)
+
+
+def test_newcomers_wait_while_suspects_are_on_trial() -> None:
+    recovery = recovery_with("a", "b")
+    recovery.engine_died({"a", "b"})
+    recovery.engine_ready()
+    recovery.engine_died({"a", "b"})
+    assert recovery.engine_ready() == ("a",)
+    assert recovery.add(["c"]) == ()
+    assert recovery.add(["d", "e"]) == ()
+    assert recovery.progressed("a") == ("b",)
+    assert recovery.progressed("b") == ("c", "d", "e")
+    assert recovery.add(["f"]) == ("f",)
+
+
+def test_a_held_request_that_its_client_leaves_is_skipped() -> None:
+    recovery = recovery_with("a", "b", "c")
+    recovery.engine_died({"a", "b", "c"})
+    recovery.engine_ready()
+    recovery.engine_died({"a", "b", "c"})
+    assert recovery.engine_ready() == ("a",)
+    assert recovery.remove("b") == ()
+    assert recovery.remove("a") == ("c",)
+
+
+def test_no_request_lives_through_any_number_of_deaths() -> None:
+    recovery = recovery_with("a")
+    for death in range(1, MAX_DEATHS + 1):
+        recovery.progressed("a")
+        assert recovery.engine_died({"a"}) == (("a",) if death == MAX_DEATHS else ())
+        recovery.engine_ready()
+
+
+@dataclass
+class World:
+    """Engines that run a few requests at a time, and die of poison or by accident."""
+
+    rng: random.Random
+    num_slots: int
+    poison: dict[str, int]
+    """After how many tokens (all lives together) a request kills the engine."""
+    lengths: dict[str, int]
+    tokens: dict[str, int] = field(default_factory=dict)
+    engine: list[str] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+    deaths: int = 0
+    refused: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    recovery: Recovery = field(default_factory=Recovery)
+
+    def submit(self, request_ids: tuple[str, ...]) -> None:
+        assert not set(request_ids) & set(self.engine), "submitted twice"
+        self.engine += request_ids
+
+    def step(self) -> None:
+        """One forward pass: all running requests get a token, unless one of them kills the engine first."""
+        running = self.engine[: self.num_slots]
+        self.ran.update(running)
+        if any(self.tokens[r] >= self.poison.get(r, 1 << 30) for r in running):
+            self.die()
+            return
+        for request_id in running:
+            self.tokens[request_id] += 1
+            self.submit(self.recovery.progressed(request_id))
+            if self.tokens[request_id] >= self.lengths[request_id]:
+                self.leave(request_id, self.finished)
+
+    def leave(self, request_id: str, record: list[str]) -> None:
+        record.append(request_id)
+        if request_id in self.engine:
+            self.engine.remove(request_id)
+        self.submit(self.recovery.remove(request_id))
+
+    def die(self) -> None:
+        self.deaths += 1
+        self.engine.clear()
+        self.refused += self.recovery.engine_died(self.ran)
+        self.ran.clear()
+        self.submit(self.recovery.engine_ready())
+
+
+@pytest.mark.parametrize("first_seed", range(0, 2000, 500))
+def test_in_random_worlds_the_guilty_are_refused_and_the_innocent_finish(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 500):
+        rng = random.Random(seed)
+        names = [f"{i}" for i in range(rng.randint(1, 24))]
+        poison = {name: rng.choice((0, 0, 1, 5)) for name in names if rng.random() < 0.15}
+        world = World(rng, rng.choice((1, 3, 64)), poison, {name: rng.randint(6, 12) for name in names})
+        left: list[str] = []
+        arriving = list(names)
+        for _ in range(2000):
+            if arriving and rng.random() < 0.4:
+                name = arriving.pop()
+                world.tokens[name] = 0
+                world.submit(world.recovery.add([name]))
+            elif rng.random() < 0.02 and len(world.recovery):
+                live = [n for n in world.tokens if n not in (*world.finished, *world.refused, *left)]
+                world.leave(rng.choice(live), left)
+            world.step()
+            if not arriving and not len(world.recovery):
+                break
+        gone = sorted(world.finished + world.refused + left)
+        assert gone == sorted(names), f"seed {seed}: lost or answered twice"
+        assert set(world.refused) <= set(poison), f"seed {seed}: an innocent was refused"
+        assert not set(world.finished) & set(poison), f"seed {seed}"
+        assert world.deaths <= 3 * len(poison), f"seed {seed}: {world.deaths} deaths for {len(poison)} poisons"
