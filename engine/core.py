@@ -104,6 +104,8 @@ class EngineCore:
         self._pending = launched
         if launched and not self.runner.pipelined:
             outputs += self._collect()
+        if not self.scheduler.live and not self._pending and self.memory.pool.used:
+            logger.error("idle, yet %d KV blocks are in use", self.memory.pool.used)
         self._sample_rate()
         return outputs
 

@@ -89,14 +89,7 @@ class Scheduler:
             self._grow(rows, growing, results_outstanding)
             prefills = [s for s in prefills if s.phase is Phase.RUNNING]
         num_decode = len(rows)
-        budget = self.max_num_batched_tokens - num_decode
-        for sequence in prefills:
-            if budget <= 0:
-                break
-            start = sequence.num_computed
-            count = min(sequence.num_uncomputed, budget)
-            rows.append(ScheduledRow(sequence, start, count, count == sequence.num_uncomputed))
-            budget -= count
+        self._add_chunks(rows, prefills, self.max_num_batched_tokens - num_decode)
         return StepBatch(tuple(rows), num_decode)
 
     def launched(self, batch: StepBatch) -> None:
@@ -125,6 +118,19 @@ class Scheduler:
                     growing.append(sequence)
                 rows.append(ScheduledRow(sequence, position, 1, True))
         return rows, growing, prefills
+
+    def _add_chunks(self, rows: list[ScheduledRow], prefills: list[Sequence], budget: int) -> None:
+        """Chunks in the order of admission; a long prompt at the head leaves up to half to those behind it."""
+        behind = sum(s.num_uncomputed for s in prefills[1:])
+        limit = max(budget - behind, -(-budget // 2))
+        for sequence in prefills:
+            start, left = sequence.num_computed, sequence.num_uncomputed
+            count = min(left, budget, limit)
+            if count <= 0:
+                break
+            rows.append(ScheduledRow(sequence, start, count, count == left))
+            budget -= count
+            limit = budget
 
     def _grow(self, rows: list[ScheduledRow], growing: list[Sequence], results_outstanding: bool) -> None:
         """Give every growing row its next block; where there is none, hold rows back or preempt."""
@@ -155,8 +161,8 @@ class Scheduler:
         if state == self._blocked and not self._awaited:
             return
         self._blocked = None
-        budget, reserve = self._room()
-        if budget <= 0:
+        budget, beside, reserve = self._room()
+        if budget <= 0 and beside <= 0:
             return
         for sequence in self.policy.admission_order(self.waiting, self._clock()):
             if sequence in self._awaited and self.memory.is_computing(self._awaited[sequence]):
@@ -165,26 +171,35 @@ class Scheduler:
             if self.policy.shares_prefills and (key := self.memory.awaited_key(sequence, len(prefix))):
                 self._awaited[sequence] = key
                 continue
+            if budget <= 0 and len(sequence.token_ids) - len(prefix) * self.memory.block_size > beside:
+                return
             if not self.memory.admit(sequence, prefix, reserve if self.running else 0):
                 self._blocked = state
                 return
             self._start(sequence)
             budget -= sequence.num_uncomputed
+            beside -= sequence.num_uncomputed
             reserve += GROWTH_RESERVE_TOKENS // self.memory.block_size
-            if budget <= 0 or not self._free_slots:
+            if (budget <= 0 and beside <= 0) or not self._free_slots:
                 return
 
-    def _room(self) -> tuple[int, int]:
-        """Tokens of the budget that running sequences leave, and blocks that they need to go on for a while."""
-        budget, growing, growth = self.max_num_batched_tokens, 0, 0
+    def _room(self) -> tuple[int, int, int]:
+        """Tokens that running sequences leave of the budget; tokens left beside a long prefill, for prompts that fit
+        there whole; blocks that running sequences need to go on for a while.
+        """
+        budget, growing, growth, first_chunk = self.max_num_batched_tokens, 0, 0, 0
         block_size = self.memory.block_size
         for sequence in self.running:
             position = sequence.num_computed
             num_tokens = len(sequence.token_ids) + sequence.num_in_flight
             budget -= num_tokens - position
+            if num_tokens - position > 1:
+                first_chunk = first_chunk or num_tokens - position
             growing += position == len(sequence.block_table) * block_size
             growth += min(GROWTH_RESERVE_TOKENS, sequence.max_length - num_tokens)
-        return budget, growing + growth // block_size
+        half = self.max_num_batched_tokens // 2
+        beside = budget + first_chunk - half if first_chunk > half else 0
+        return budget, beside, growing + growth // block_size
 
     def _start(self, sequence: Sequence) -> None:
         del self.waiting[sequence]

@@ -14,6 +14,8 @@ OLDEST_SHARE = 4
 """Every 4th admission goes to the oldest waiting request, so the n-th oldest is admitted within 4n admissions."""
 MEAN_WINDOW = 256
 """The running mean of output lengths looks back over about so many requests."""
+MAX_IDLE_CLASSES = 64
+"""Counts are kept for so many priorities that nobody waits in; clients choose the numbers."""
 STALE_MEAN = 1.25
 """The queue is sorted anew when the mean has moved by this factor."""
 
@@ -66,6 +68,9 @@ class FairShortestFirst:
     def admission_order(self, waiting: Collection[Sequence], now_s: float) -> Iterable[Sequence]:
         self._by_age.tidy(waiting)
         self._by_work.tidy(waiting)
+        if len(self._since_oldest) > len(waiting) + MAX_IDLE_CLASSES:
+            present = {sequence.request.priority for sequence in waiting}
+            self._since_oldest = {p: count for p, count in self._since_oldest.items() if p in present}
         if not self._mean_at_sort / STALE_MEAN <= self._mean_output <= self._mean_at_sort * STALE_MEAN:
             self._mean_at_sort = self._mean_output
             self._by_work.rebuild(waiting)

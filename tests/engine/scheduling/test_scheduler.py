@@ -161,6 +161,22 @@ def test_decode_rows_and_prefill_chunks_share_the_budget(runner: ScriptedRunner)
     assert [batch.num_decode_rows for batch in runner.batches[:4]] == [0, 1, 1, 1]
 
 
+def test_a_short_prompt_is_read_beside_a_long_one(runner: ScriptedRunner) -> None:
+    core = make_core(runner, max_num_batched_tokens=10, enable_prefix_caching=False)
+    submit(core, "long", [1] * 30)
+    core.step()
+    submit(core, "short", [2] * 4)
+    submit(core, "medium", [3] * 6)
+    for _ in range(3):
+        core.step()
+    assert rows_of(runner)[:4] == [
+        {"long": (0, 10)},
+        {"long": (10, 6), "short": (0, 4)},
+        {"short": (4, 1), "long": (16, 9)},
+        {"short": (5, 1), "long": (25, 5), "medium": (0, 4)},  # no room for it beside the long one until now
+    ]
+
+
 def test_no_more_run_than_there_are_slots(runner: ScriptedRunner) -> None:
     core = make_core(runner, max_num_seqs=3)
     for i in range(7):
