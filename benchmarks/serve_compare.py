@@ -1,4 +1,4 @@
-"""Ours and a peer, one after the other, on the same GPU, model folder and requests: `python -m benchmarks.serve_compare`.
+"""Ours and a peer, one after the other: same GPU, model folder and requests; `python -m benchmarks.serve_compare`.
 
     python -m benchmarks.serve_compare --model DIR --clients 1,8,64 \\
         --peer "python -m vllm.entrypoints.openai.api_server --model {model} --load-format dummy \\
@@ -121,7 +121,7 @@ def table(results: dict[str, list[dict[str, object]]], args: argparse.Namespace)
     shortest, longest = (int(part) for part in args.input.split(":"))
     context = args.shared_prefix + (shortest + longest) / 2 + args.output / 2
     rows = [
-        "| clients | ours tok/s | peer tok/s | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 ms | of the limit |",
+        "| clients | ours tok/s | peer tok/s | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 | of the limit |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     peers: list[dict[str, object]] = results.get("peer") or [{} for _ in results["ours"]]
