@@ -6,6 +6,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.simulation.world import World, simulate
 FAST_SEEDS = 2000
 CHUNKS = 8
 SLOW_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000000"))
+SLOW_CHUNKS = 20
 SEEDS_TO_FIND_A_BUG = 1000
 
 
@@ -63,6 +66,23 @@ def test_a_planted_bug_is_found(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_million_histories() -> None:
-    for seed in range(FAST_SEEDS, FAST_SEEDS + SLOW_SEEDS):
-        simulate(seed)
+@pytest.mark.parametrize("chunk", range(SLOW_CHUNKS))
+def test_a_million_histories(chunk: int) -> None:
+    size = SLOW_SEEDS // SLOW_CHUNKS
+    first = FAST_SEEDS + chunk * size
+    spans = [range(start, min(start + 500, first + size)) for start in range(first, first + size, 500)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        failed = [failure for failures in pool.map(failures_among, spans) for failure in failures]
+    assert failed == []
+
+
+def failures_among(seeds: range) -> list[str]:
+    """What went wrong, and with which seed; in a process of its own."""
+    logging.disable(logging.CRITICAL)
+    failures = []
+    for seed in seeds:
+        try:
+            simulate(seed)
+        except Exception as error:  # noqa: BLE001 - every kind of failure is reported with its seed
+            failures.append(f"seed {seed}: {type(error).__name__}: {error}")
+    return failures
