@@ -62,11 +62,11 @@ class EngineLink:
         """New requests. While no engine is there they wait for the next one."""
         for choice in choices:
             self._choices[choice.request_id] = choice
-            self._recovery.add(choice.request_id)
             self.num_waiting += 1
             self.num_waiting_tokens += len(choice.request.prompt_token_ids)
+        now = self._recovery.add([choice.request_id for choice in choices])
         if self._connected:
-            self.client.submit([choice.request for choice in choices])
+            self._send(now)
 
     def release(self, choices: Sequence[Choice], reason: FinishReason) -> None:
         """Choices that this side has ended: the engine frees them within one step."""
