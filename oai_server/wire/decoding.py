@@ -85,11 +85,11 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def _type_error(text: str) -> ApiError:
     found = AT_PATH.fullmatch(text)
     message, path = (found["text"], found["path"]) if found else (text, "")
-    path = path.replace("[...]", "")
     if (missing := MISSING_FIELD.fullmatch(message)) is not None:
         path = f"{path}.{missing['name']}" if path else missing["name"]
         return invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
-    return invalid(f"Invalid type for '{path}': {message}." if path else message, path or None, "invalid_type")
+    place = path if path.startswith(("messages", "tools")) else re.split(r"[.\[]", path)[0]
+    return invalid(f"Invalid type for '{path}': {message}." if path else message, place or None, "invalid_type")
 
 
 async def read_json(request: HttpRequest, decoder: msgspec.json.Decoder[T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from adapters.backend import TextPrompt, TokenPrompt
@@ -163,11 +162,11 @@ def test_tokenize(server: LiveServer, prefix: str) -> None:
 
 
 def test_models(server: LiveServer) -> None:
-    body = httpx.get(server.url + "/v1/models").json()
+    body = server.client.get("/v1/models").json()
     assert body["object"] == "list" and [model["id"] for model in body["data"]] == ["fake", "alias"]
     assert body["data"][0]["max_model_len"] == 4096
-    assert httpx.get(server.url + "/v1/models/alias").json() == body["data"][1]
-    missing = httpx.get(server.url + "/v1/models/Qwen%2FQwen3")
+    assert server.client.get("/v1/models/alias").json() == body["data"][1]
+    missing = server.client.get("/v1/models/Qwen%2FQwen3")
     assert missing.status_code == 404 and missing.json()["error"]["code"] == "model_not_found"
 
 
@@ -175,6 +174,6 @@ def test_models(server: LiveServer) -> None:
     "path", ["/health", "/livez", "/readyz", "/ping", "/version", "/metrics", "/load", "/openapi.json"]
 )
 def test_head_answers_like_get(server: LiveServer, path: str) -> None:
-    head, get = httpx.head(server.url + path), httpx.get(server.url + path)
+    head, get = server.client.head(path), server.client.get(path)
     assert head.status_code == get.status_code == 200
     assert head.content == b"" and head.headers["content-type"] == get.headers["content-type"]

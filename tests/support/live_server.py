@@ -39,6 +39,7 @@ class LiveServer:
     services: Services
     server: Server
     loop: asyncio.AbstractEventLoop
+    client: httpx.Client
 
     def raw(self, timeout_s: float = 10.0) -> socket.socket:
         """A bare connection to it."""
@@ -55,7 +56,10 @@ class LiveServer:
             return received
 
     def post(self, path: str, body: Any = None, **kwargs: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=20, **kwargs)
+        return self.client.post(path, json=body, **kwargs)
+
+    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return self.client.get(path, **kwargs)
 
     def wait_idle(self, timeout_s: float = 5.0) -> None:
         """Until nothing is running in the backend, and no request in the server."""
@@ -67,14 +71,10 @@ class LiveServer:
     def check_alive(self) -> None:
         """INV of every fault: nothing runs, /health answers, and a request is served right."""
         self.wait_idle()
-        assert httpx.get(self.url + "/health", timeout=5).status_code == 200
+        assert self.get("/health").status_code == 200
         keys = self.services.settings.api_key
-        reply = httpx.post(
-            self.url + "/v1/completions",
-            json={"prompt": "one two three", "max_tokens": 3},
-            headers={"authorization": f"Bearer {keys[0]}"} if keys else {},
-            timeout=5,
-        )
+        headers = {"authorization": f"Bearer {keys[0]}"} if keys else {}
+        reply = self.post("/v1/completions", {"prompt": "one two three", "max_tokens": 3}, headers=headers)
         assert reply.json()["choices"][0]["text"] == "one two three"
         self.wait_idle()
 
@@ -102,7 +102,9 @@ def live_server(script: Script | None = None, **settings: Any) -> Iterator[LiveS
         assert thread.is_alive()
         time.sleep(0.005)
     try:
-        yield LiveServer(f"http://127.0.0.1:{port}", port, backend, services, server, loops[0])
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=20, verify=False) as client:
+            yield LiveServer(url, port, backend, services, server, loops[0], client)
     finally:
         if thread.is_alive():
             loops[0].call_soon_threadsafe(server.begin_drain)

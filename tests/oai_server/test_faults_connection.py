@@ -1,0 +1,240 @@
+"""Broken and hostile HTTP, at the level of bytes. After each case the server serves as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fake_backend import Script
+from tests.support.live_server import LiveServer, live_server
+
+BODY = json.dumps({"prompt": "a b", "max_tokens": 1}).encode()
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[LiveServer]:
+    with live_server(
+        header_timeout=0.5, body_timeout=0.7, keep_alive_timeout=1.0, max_connections=60, max_body_mib=0.1
+    ) as server:
+        yield server
+
+
+def request(line: str, *headers: str, body: bytes = b"", length: bool = True) -> bytes:
+    lines = [line, "Host: localhost", *headers]
+    if body and length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+POST = "POST /v1/completions HTTP/1.1"
+JSON = "Content-Type: application/json"
+CLOSE = "Connection: close"
+
+CASES = {
+    "A01 unknown path": (request("GET /v1/foo HTTP/1.1", CLOSE), {404}, "unknown_url"),
+    "A03 300 headers": (request("GET /health HTTP/1.1", *[f"x-{i}: 1" for i in range(300)]), {431}, None),
+    "A03 64 kB header": (request("GET /health HTTP/1.1", "x: " + "y" * 65_536), {431}, None),
+    "A05 two lengths": (
+        request(POST, JSON, "Content-Length: 5", "Content-Length: 6", body=BODY, length=False),
+        {400},
+        None,
+    ),
+    "A05 length and chunked": (request(POST, JSON, "Transfer-Encoding: chunked", body=BODY), {400}, None),
+    "A06 huge chunk": (
+        request(POST, JSON, "Transfer-Encoding: chunked", body=b"ffffffffffffffff\r\nab", length=False),
+        {400, 408},
+        None,
+    ),
+    "A06 bad chunk": (request(POST, JSON, "Transfer-Encoding: chunked", body=b"zz\r\n", length=False), {400}, None),
+    "A07 wrong method": (request("GET /v1/chat/completions HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
+    "A08 DELETE": (request("DELETE /v1/models HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
+    "A08 PUT": (request("PUT /v1/completions HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
+    "A08 TRACE": (request("TRACE /health HTTP/1.1", CLOSE, "X-Secret: s3cret"), {405}, "method_not_allowed"),
+    "A10 announced too large": (request(POST, JSON, "Content-Length: 99999999"), {413}, "request_too_large"),
+    "A10 chunked too large": (
+        request(POST, JSON, "Transfer-Encoding: chunked") + b"fffff\r\n" + b" " * 0xFFFFF + b"\r\n0\r\n\r\n",
+        {413},
+        "request_too_large",
+    ),
+    "A11 body never comes": (request(POST, JSON, "Content-Length: 50"), {408}, None),
+    "A12 headers never end": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nx-a: ", {408}, None),
+    "A15 gzip": (request(POST, JSON, CLOSE, "Content-Encoding: gzip", body=BODY), {415}, None),
+    "A16 text/plain": (request(POST, CLOSE, "Content-Type: text/plain", body=BODY), {415}, None),
+    "A16 no type": (request(POST, CLOSE, body=BODY), {415}, None),
+    "A16 form": (request(POST, CLOSE, "Content-Type: application/x-www-form-urlencoded", body=b"a=b"), {415}, None),
+    "A17 utf-16": (request(POST, CLOSE, JSON + "; charset=utf-16", body=BODY), {415}, None),
+    "A22 dots": (request("GET /v1/../../etc/passwd HTTP/1.1", CLOSE), {404}, "unknown_url"),
+    "A22 encoded dots": (request("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1", CLOSE), {404}, "unknown_url"),
+    "A22 encoded NUL": (request("GET /v1/models%00 HTTP/1.1", CLOSE), {404}, None),
+    "A22 long path": (request(f"GET /{'a' * 10_000} HTTP/1.1", CLOSE), {404}, "unknown_url"),
+    "no HTTP at all": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64, {400}, None),
+    "HTTP/9.9": (b"GET /health HTTP/9.9\r\nHost: localhost\r\n\r\n", {400}, None),
+    "bad header name": (request("GET /health HTTP/1.1", "x y: 1"), {400}, None),
+    "control characters in the path": (b"GET /he\x01alth HTTP/1.1\r\nHost: localhost\r\n\r\n", {400, 404}, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused_with_one_envelope(server: LiveServer, name: str) -> None:
+    data, statuses, code = CASES[name]
+    reply = server.send(data, timeout_s=3.0)
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert int(head.split(b" ")[1]) in statuses, reply[:300]
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] in ("invalid_request_error", "server_error")
+    assert code is None or error["code"] == code
+    assert b"s3cret" not in reply and b"Traceback" not in reply
+    assert b"application/json" in head
+
+
+def test_405_names_the_methods(server: LiveServer) -> None:
+    assert "POST" in server.client.get("/v1/chat/completions").headers["allow"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a09_old_http(server: LiveServer, version: str) -> None:
+    reply = server.send(
+        f"GET /health HTTP/{version}\r\n{'Connection: close' if version == '1.1' else ''}\r\n\r\n".encode(), 2
+    )
+    assert reply.split(b" ")[1] in (b"200", b"400")
+
+
+def test_a13_idle_connections_are_closed_and_counted(server: LiveServer) -> None:
+    connections = [server.raw() for _ in range(80)]
+    try:
+        time.sleep(0.1)
+        refused = 0
+        for connection in connections:
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                refused += connection.recv(4096).startswith(b"HTTP/1.1 503")
+        assert refused >= 15
+        time.sleep(0.8)  # header_timeout: who says nothing is cut off
+        silent = 0
+        for connection in connections:
+            with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                silent += connection.recv(4096) == b""
+        assert silent >= 60
+    finally:
+        for connection in connections:
+            connection.close()
+    time.sleep(0.1)
+    assert server.client.get("/health").status_code == 200
+
+
+def test_a12_slowloris(server: LiveServer) -> None:
+    slow = [server.raw() for _ in range(40)]
+    for connection in slow:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+    deadline = time.monotonic() + 3
+    ended = 0
+    while ended < len(slow) and time.monotonic() < deadline:
+        for connection in slow:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x")
+        began = time.monotonic()
+        assert server.client.get("/health").status_code == 200
+        assert time.monotonic() - began < 1
+        time.sleep(0.1)
+        ended = sum(_closed(connection) for connection in slow)
+    for connection in slow:
+        connection.close()
+    assert ended == len(slow)
+
+
+def _closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        while data := connection.recv(4096):
+            assert data
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_a11_a_slow_body_frees_its_place(server: LiveServer) -> None:
+    with server.raw() as connection:
+        connection.sendall(request(POST, JSON, "Content-Length: 50"))
+        began = time.monotonic()
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+        assert time.monotonic() - began < 2
+    server.wait_idle()
+
+
+@pytest.mark.parametrize("length", [10, 500_000])
+def test_a14_expect_continue(server: LiveServer, length: int) -> None:
+    reply = server.send(request(POST, JSON, "Expect: 100-continue", f"Content-Length: {length}"), timeout_s=2)
+    assert reply.split(b" ")[1] == (b"100" if length == 10 else b"413")
+
+
+def test_a18_upgrade_is_answered_as_plain_http(server: LiveServer) -> None:
+    headers = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+    status = server.send(request("GET /v1/chat/completions HTTP/1.1", *headers), 1).split(b" ")[1]
+    assert status in (b"400", b"404", b"405", b"426")
+
+
+def test_a19_pipelined_requests_are_answered_in_order(server: LiveServer) -> None:
+    first = request(POST, JSON, body=json.dumps({"prompt": "one", "max_tokens": 1}).encode())
+    second = request(POST, JSON, CLOSE, body=json.dumps({"prompt": "two", "max_tokens": 1}).encode())
+    reply = server.send(first + second)
+    assert reply.count(b"HTTP/1.1 200") == 2
+    assert reply.index(b'"text":"one"') < reply.index(b'"text":"two"')
+
+
+def test_a21_request_ids_are_replaced_when_strange(server: LiveServer) -> None:
+    for strange in ("x" * 10_000, "a b", "\x1b[31m", "a\tb", ""):
+        reply = server.send(request("GET /health HTTP/1.1", CLOSE, f"X-Request-Id: {strange}"))
+        sent = reply.split(b"x-request-id: ")[1].split(b"\r\n")[0] if b"x-request-id" in reply else b"req-"
+        assert sent.startswith(b"req-"), strange[:20]
+
+
+def test_every_answer_has_a_request_id_also_404(server: LiveServer) -> None:
+    for path in ("/nope", "/health", "/v1/completions"):
+        assert server.client.get(path).headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["//v1/models", "/v1//models", "/v1/models/", "/v1/%6dodels"])
+def test_spellings_of_a_path_reach_its_handler(server: LiveServer, path: str) -> None:
+    reply = server.send(request(f"GET {path} HTTP/1.1", CLOSE))
+    assert reply.startswith(b"HTTP/1.1 200") and b'"object":"list"' in reply
+
+
+def test_g22_few_descriptors_left(server: LiveServer) -> None:
+    """More connections than the cap at once, again and again: refused ones never cost a place for good."""
+    for _ in range(5):
+        connections = [server.raw() for _ in range(70)]
+        for connection in connections:
+            connection.close()
+    time.sleep(0.2)
+    assert server.client.get("/health").status_code == 200
+
+
+def test_keep_alive_is_bounded(server: LiveServer) -> None:
+    with server.raw() as connection:
+        connection.sendall(request("GET /health HTTP/1.1"))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        while connection.recv(4096):
+            pass
+        assert 0.5 < time.monotonic() - began < 3
+
+
+def test_http_errors_while_a_stream_runs_leave_it_alone(server: LiveServer) -> None:
+    """INV: a concurrent stream is not changed by anything above."""
+    server.backend.script = Script(delay_s=0.01)
+    body = {"prompt": "a b c", "max_tokens": 60, "stream": True}
+    with server.client.stream("POST", "/v1/completions", json=body) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        for name in ("A03 300 headers", "A06 bad chunk", "A10 announced too large", "no HTTP at all"):
+            server.send(CASES[name][0], timeout_s=1)
+        text = "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines if line.startswith("data: {"))
+    assert text == ("a b c" * 20)[1:]
