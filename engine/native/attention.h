@@ -67,7 +67,7 @@ void add_values(const float* p, long p_stride, const C* v, long v_stride, int ke
                 acc[m][part] = load<Floats>(out + m * head_dim + d + part * LANES);
         for (int key = 0; key < keys; key++) {
             Floats value[F::PARTS];
-            F::spread(F::read(v + key * v_stride + d), value);
+            for (int part = 0; part < F::PARTS; part++) value[part] = F::spread(v + key * v_stride + d, part);
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) {
                 Floats weight = splat(p[m * p_stride + key]);

@@ -14,6 +14,7 @@
 namespace oai {
 
 constexpr int MAX_INPUT_BLOCK = 1280;
+constexpr int MAX_TILE_ROWS = 6;
 constexpr int FEW_ROWS = 16;   // up to here all rows use a group of weight rows before the next group is read
 constexpr int GROUP = 8;       // weight rows of that group; also the smallest piece of work a thread takes
 constexpr int MAX_PIECE = 64;  // weight rows worked on between two epilogues
@@ -23,19 +24,33 @@ INLINE void tile(const W* w, long w_stride, const Operand<W>* x, long x_stride, 
                  bool add) {
     using F = Format<W>;
     Floats acc[M][N] = {};
-    const long ahead = N * w_stride;
-    for (int i = 0; i < inputs; i += F::WIDTH) {
-#pragma GCC unroll 8
-        for (int n = 0; n < N; n++) {
-            __builtin_prefetch(w + n * w_stride + i + ahead);
-            typename F::Strip strip = F::read(w + n * w_stride + i);
+    // The next N rows: in the order of memory where they are whole (short rows give the hardware's own prefetcher too
+    // little time to notice a stream), else in the order in which they will be used.
+    const bool whole = inputs == w_stride;
+    const long row_step = whole ? F::WIDTH : w_stride, strip_step = whole ? N * F::WIDTH : F::WIDTH;
+    const W* ahead = w + N * w_stride;
+    for (int i = 0; i < inputs; i += F::WIDTH, ahead += strip_step) {
+#pragma GCC unroll 2
+        for (int step = 0; step < F::STEPS; step++) {
+            Floats strip[N];
 #pragma GCC unroll 4
-            for (int m = 0; m < M; m++) acc[m][n] = F::dot(acc[m][n], strip, x + m * x_stride + i);
+            for (int n = 0; n < N; n++) {
+                if (step == 0) __builtin_prefetch(ahead + n * row_step);
+                strip[n] = F::weights(w + n * w_stride + i, step);
+                pin(strip[n]);
+            }
+#pragma GCC unroll 6
+            for (int m = 0; m < M; m++) {
+                Floats input = F::inputs(x + m * x_stride + i, step);
+                pin(input);
+#pragma GCC unroll 4
+                for (int n = 0; n < N; n++) acc[m][n] = F::dot(strip[n], input, acc[m][n]);
+            }
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int m = 0; m < M; m++)
-#pragma GCC unroll 8
+#pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
             float total = sum(acc[m][n]);
             y[m * y_stride + n] = add ? y[m * y_stride + n] + total : total;
@@ -56,15 +71,19 @@ __attribute__((noinline)) void tiles(const W* w, long w_stride, int outputs, con
 template <class W>
 void multiply(const W* w, long w_stride, int outputs, const Operand<W>* x, long x_stride, int rows, int inputs,
               float* y, long y_stride, bool add) {
-    constexpr int N4 = LANES == 16 ? 4 : 2;  // 32 registers or 16
-    for (int done = 0; done < rows;) {
-        int left = rows - done, m = left <= 4 ? left : left == 5 || left == 6 || left == 9 ? 3 : 4;
-        const Operand<W>* from = x + done * x_stride;
-        float* to = y + done * y_stride;
-        if (m == 1) tiles<W, 1, 8>(w, w_stride, outputs, from, x_stride, inputs, to, y_stride, add);
-        if (m == 2) tiles<W, 2, 4>(w, w_stride, outputs, from, x_stride, inputs, to, y_stride, add);
-        if (m == 3) tiles<W, 3, 4>(w, w_stride, outputs, from, x_stride, inputs, to, y_stride, add);
-        if (m == 4) tiles<W, 4, N4>(w, w_stride, outputs, from, x_stride, inputs, to, y_stride, add);
+    constexpr bool MANY_REGISTERS = LANES == 16;  // M * N sums, N weights and one input must fit in 32, else in 16
+    constexpr int N3 = MANY_REGISTERS ? 4 : 3, N6 = MANY_REGISTERS ? 4 : 2;
+    for (int done = 0, left; (left = rows - done) > 0;) {
+        int tiles_left = (left + MAX_TILE_ROWS - 1) / MAX_TILE_ROWS, m = (left + tiles_left - 1) / tiles_left;
+        auto run = [&](auto kernel) {
+            kernel(w, w_stride, outputs, x + done * x_stride, x_stride, inputs, y + done * y_stride, y_stride, add);
+        };
+        if (m == 1) run(tiles<W, 1, 4>);
+        if (m == 2) run(tiles<W, 2, 4>);
+        if (m == 3) run(tiles<W, 3, N3>);
+        if (m == 4) run(tiles<W, 4, N6>);
+        if (m == 5) run(tiles<W, 5, N6>);
+        if (m == 6) run(tiles<W, 6, N6>);
         done += m;
     }
 }
@@ -76,7 +95,7 @@ void multiply_blocked(const W* w, int outputs, const Operand<W>* x, long x_strid
     constexpr int WIDTH = Format<W>::WIDTH;
     int blocks = (inputs + MAX_INPUT_BLOCK - 1) / MAX_INPUT_BLOCK;
     int block = ((inputs + blocks - 1) / blocks + WIDTH - 1) / WIDTH * WIDTH;
-    int group = rows > 4 && rows <= FEW_ROWS ? GROUP : outputs;
+    int group = rows > MAX_TILE_ROWS && rows <= FEW_ROWS ? GROUP : outputs;
     for (int i = 0; i < inputs; i += block)
         for (int n = 0; n < outputs; n += group)
             multiply(w + long(n) * inputs + i, inputs, std::min(group, outputs - n), x + i, x_stride, rows,

@@ -112,19 +112,29 @@ INLINE Floats exp(Floats argument) {
 }
 
 
+// Keeps a value in a register: left alone, compilers fold its load into every use and become bound by loads.
+INLINE void pin(Floats& v) {
+#if defined(__AVX2__)
+    asm("" : "+x"(v));
+#else
+    (void)v;
+#endif
+}
+
 template <class W>
 struct Format;
 
 template <>
 struct Format<float> {
     using Operand = float;
-    using Strip = Floats;
     static constexpr int WIDTH = LANES;  // weights a strip
-    static INLINE Strip read(const float* w) { return load<Floats>(w); }
-    static INLINE Floats dot(Floats acc, Strip w, const float* x) { return fused(w, load<Floats>(x), acc); }
+    static constexpr int STEPS = 1;      // multiplications of a strip: each step of weights with that step of inputs
+    static INLINE Floats weights(const float* w, int) { return load<Floats>(w); }
+    static INLINE Floats inputs(const float* x, int) { return load<Floats>(x); }
+    static INLINE Floats dot(Floats w, Floats x, Floats acc) { return fused(w, x, acc); }
     static INLINE int place(int i) { return i; }  // where element i lies in a row of operands
-    static constexpr int PARTS = 1;               // vectors a strip spreads to ...
-    static INLINE void spread(Strip w, Floats* parts) { parts[0] = w; }
+    static constexpr int PARTS = 1;               // vectors of float a strip spreads to ...
+    static INLINE Floats spread(const float* w, int) { return load<Floats>(w); }
     static INLINE int spread_place(int i) { return i; }  // ... and where element i lies after it
 };
 
@@ -132,44 +142,30 @@ template <>
 struct Format<bf16> {
     static constexpr int WIDTH = 2 * LANES;
     static constexpr int PARTS = 2;
-    static INLINE int spread_place(int i) {
-        return (i & ~(WIDTH - 1)) + (i & 1) * LANES + (i & (WIDTH - 1)) / 2;
+    static INLINE Floats spread(const bf16* w, int part) {
+        return part ? odd_members(load<Words>(w)) : even_members(load<Words>(w));
     }
+    static INLINE int spread_place(int i) { return (i & ~(WIDTH - 1)) + (i & 1) * LANES + (i & (WIDTH - 1)) / 2; }
 #if defined(OAI_BF16_PAIRS)
     using Operand = bf16;
-    using Strip = Words;
-    static INLINE Strip read(const bf16* w) { return load<Words>(w); }
-    static INLINE Floats dot(Floats acc, Strip w, const bf16* x) {
+    static constexpr int STEPS = 1;
+    static INLINE Floats weights(const bf16* w, int) { return load<Floats>(w); }
+    static INLINE Floats inputs(const bf16* x, int) { return load<Floats>(x); }
+    static INLINE Floats dot(Floats w, Floats x, Floats acc) {
 #if defined(__AVX512BF16__) && !defined(OAI_EMULATE_BF16_PAIRS)
-        return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)load<Words>(x));
+        return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)x);
 #else
-        Words pairs = load<Words>(x);
-        acc = fused(odd_members(w), odd_members(pairs), acc);
-        return fused(even_members(w), even_members(pairs), acc);
+        acc = fused(odd_members((Words)w), odd_members((Words)x), acc);
+        return fused(even_members((Words)w), even_members((Words)x), acc);
 #endif
-    }
-    static INLINE void spread(Strip w, Floats* parts) {
-        parts[0] = even_members(w);
-        parts[1] = odd_members(w);
     }
     static INLINE int place(int i) { return i; }
 #else
     using Operand = float;
-    struct Strip {
-        Floats even, odd;
-    };
-    static INLINE Strip read(const bf16* w) {
-        Words pairs = load<Words>(w);
-        return {even_members(pairs), odd_members(pairs)};
-    }
-    static INLINE Floats dot(Floats acc, Strip w, const float* x) {
-        acc = fused(w.even, load<Floats>(x), acc);
-        return fused(w.odd, load<Floats>(x + LANES), acc);
-    }
-    static INLINE void spread(Strip w, Floats* parts) {
-        parts[0] = w.even;
-        parts[1] = w.odd;
-    }
+    static constexpr int STEPS = 2;
+    static INLINE Floats weights(const bf16* w, int step) { return spread(w, step); }
+    static INLINE Floats inputs(const float* x, int step) { return load<Floats>(x + step * LANES); }
+    static INLINE Floats dot(Floats w, Floats x, Floats acc) { return fused(w, x, acc); }
     static INLINE int place(int i) { return spread_place(i); }
 #endif
 };
