@@ -17,8 +17,9 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 class GrammarSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """A grammar as text; compiled in the engine's process by `engine.sampling.grammar_mask`."""
 
-    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark", "llguidance"]
     text: str
+    """choice: a JSON list of strings; llguidance: grammars composed by the adapters."""
 
 
 class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,0 +1,85 @@
+"""tool_choice "required" or a named function: the reply as a grammar, so that a call comes and fits its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adapters.grammars import schema_grammar
+from adapters.tool_calls import ToolFormat
+from adapters.tool_calls.parameter_types import STRING_ONLY, ParameterTypes
+from engine.request import GrammarSpec
+from engine.text.grammar_source import grammar_parts
+
+Part = dict[str, Any]
+
+
+def forced_call_grammar(
+    tool_format: ToolFormat, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True
+) -> GrammarSpec:
+    """One call, or several where `parallel`, of the given tools in the model's own format.
+
+    Arguments always obey the tool's schema, strict or not. The vocabulary must have <tool_call> and </tool_call> as
+    tokens. Raises RequestError (param tools) when a schema cannot be enforced.
+    """
+    rules: list[str] = []
+    parts: list[Part] = []
+    for i, tool in enumerate(tools):
+        function = tool["function"]
+        rule = _hermes if tool_format == "hermes" else _xml
+        rules += rule(i, function, parts)
+    call = " | ".join(f"call{i}" for i in range(len(tools)))
+    start = f'start: call ("\\n" call)*\ncall: <tool_call> "\\n" ({call}) "\\n" </tool_call>'
+    if not parallel:
+        start = start.replace('call ("\\n" call)*', "call", 1)
+    lark = "\n".join([start, *rules])
+    return GrammarSpec("llguidance", json.dumps({"grammars": [{"lark_grammar": lark}, *parts]}))
+
+
+def _hermes(i: int, function: Mapping[str, Any], parts: list[Part]) -> list[str]:
+    schema = function.get("parameters")
+    parts.append(_json_part(f"arguments{i}", _object(schema)))
+    head = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "arguments": '
+    return [f'call{i}: {json.dumps(head)} @arguments{i} "}}"']
+
+
+def _xml(i: int, function: Mapping[str, Any], parts: list[Part]) -> list[str]:
+    """The parameters in the schema's order, those that are not required left out at will."""
+    schema = _object(function.get("parameters"))
+    required = set(schema.get("required") or [])
+    types = ParameterTypes([{"function": function}])
+    rules: list[str] = []
+    sequence = [json.dumps(f"<function={function['name']}>\n")]
+    for j, (key, parameter) in enumerate((schema.get("properties") or {}).items()):
+        name = f"parameter{i}_{j}"
+        sequence.append(name if key in required else f"{name}?")
+        head = json.dumps(f"<parameter={key}>\n")
+        plain = isinstance(parameter, Mapping) and not parameter.keys() & {"enum", "const", "pattern", "anyOf"}
+        if plain and types.kinds(str(function["name"]), key) == STRING_ONLY:
+            rules += [f"{name}: {head} text{i}_{j}", f'text{i}_{j}[suffix="\\n</parameter>\\n"]: /(.|\\n)*/']
+        else:
+            definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+            parts.append(_value_part(f"value{i}_{j}", parameter, definitions))
+            rules.append(f'{name}: {head} @value{i}_{j} "\\n</parameter>\\n"')
+    return [f'call{i}: {" ".join(sequence)} "</function>"', *rules]
+
+
+def _value_part(name: str, parameter: object, definitions: Mapping[str, Any]) -> Part:
+    """A value as the XML format writes it: strings of an enumeration bare, everything else as JSON."""
+    choices = parameter.get("enum") if isinstance(parameter, Mapping) else None
+    if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
+        part = grammar_parts(GrammarSpec("choice", json.dumps(choices)))[0]
+        return {**part, "name": name}
+    schema = {**parameter, **definitions} if isinstance(parameter, Mapping) else {}
+    return _json_part(name, schema)
+
+
+def _json_part(name: str, schema: Mapping[str, Any]) -> Part:
+    spec = schema_grammar(schema, strict=False, param="tools")
+    return {**grammar_parts(spec)[0], "name": name}
+
+
+def _object(schema: object) -> Mapping[str, Any]:
+    """Arguments are an object, whatever the schema leaves open."""
+    return {**schema, "type": "object"} if isinstance(schema, Mapping) else {"type": "object"}

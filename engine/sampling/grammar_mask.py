@@ -1,0 +1,119 @@
+"""Which tokens a grammar allows next, as a bit mask for the sampler.
+
+A matcher follows the tokens of one sequence. llguidance computes masks on the CPU (microseconds at most positions, a
+millisecond at some), so that they can be made while the device runs the forward pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import llguidance
+import numpy as np
+import torch
+
+from engine.errors import RequestError
+from engine.request import GrammarSpec
+from engine.text.grammar_source import grammar_source, is_panic
+from engine.text.tokenizer import Tokenizer
+
+
+class GrammarCompiler:
+    """Makes matchers for one vocabulary. The vocabulary's trie is built with the first grammar (about a second)."""
+
+    def __init__(self, tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> None:
+        """A finished grammar allows the end tokens and nothing else."""
+        self._tokenizer = tokenizer
+        self._end_ids = tuple(end_token_ids)
+        self._lock = threading.Lock()
+        self._trie: Any = None
+
+    def warm(self) -> None:
+        """Build the trie now; from a thread, it leaves the interpreter free for most of the time."""
+        with self._lock:
+            if self._trie is None:
+                self._trie = _build_trie(self._tokenizer, self._end_ids)
+
+    def start(self, spec: GrammarSpec, output_ids: Iterable[int] = ()) -> GrammarState:
+        """A sequence's state, after the tokens that it has produced already (a resumed or preempted one).
+
+        Raises RequestError when the grammar is none, or when it does not allow these tokens.
+        """
+        self.warm()
+        state = GrammarState(_guarded(lambda: _matcher(self._trie, spec)))
+        for token_id in output_ids:
+            state.accept(token_id)
+        return state
+
+
+class GrammarState:
+    """Where one sequence stands in its grammar."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def mask(self) -> torch.Tensor:
+        """int32 [words]: bit i of word w is set where token 32 * w + i is allowed. Ids past the end are not.
+
+        Raises RequestError when the grammar has come to a place where nothing is allowed.
+        """
+        words = np.frombuffer(_guarded(self._matcher.compute_bitmask), dtype=np.int32)
+        self._check()
+        if self._matcher.is_stopped() and not self._matcher.is_accepting():
+            raise RequestError("The grammar allows nothing here; it cannot be satisfied.", "response_format")
+        return torch.from_numpy(words.copy())
+
+    def accept(self, token_id: int) -> None:
+        """Go on behind this token. Raises RequestError when the grammar does not allow it."""
+        _guarded(lambda: self._matcher.consume_token(token_id))
+        self._check()
+
+    @property
+    def finished(self) -> bool:
+        """Nothing but an end token can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            first_line = self._matcher.get_error().split("\n", 1)[0]
+            raise RequestError(f"The grammar cannot be followed: {first_line}", "response_format")
+
+
+def _matcher(trie: Any, spec: GrammarSpec) -> Any:
+    matcher = llguidance.LLMatcher(trie, grammar_source(spec), log_level=0)
+    if matcher.is_error():
+        raise RequestError(f"Invalid grammar: {matcher.get_error()}", "response_format")
+    return matcher
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    """A panic of the library costs this request, not the process."""
+    try:
+        return call()
+    except BaseException as error:  # Rust's panics are no Exception
+        if not is_panic(error):
+            raise
+        raise RequestError(
+            "The grammar cannot be followed (the grammar library failed).", "response_format"
+        ) from None
+
+
+class _Vocabulary:
+    """What llguidance wants to know of a tokenizer. Added tokens are apart: no text of a grammar contains one."""
+
+    def __init__(self, tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> None:
+        self.eos_token_id = end_token_ids[0]
+        self.bos_token_id = None
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
+        self.special_token_ids = sorted(set(tokenizer.added_tokens.values()))
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def _build_trie(tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> Any:
+    wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, end_token_ids))
+    return llguidance.LLTokenizer(wrapper, eos_token=list(end_token_ids))
