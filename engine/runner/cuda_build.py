@@ -34,7 +34,7 @@ GRAPH_MEMORY_BYTES = 1 * GIB
 
 def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[CudaRunner, EngineInfo]:
     """Raises ModelLoadError for the checkpoint's faults, ConfigurationError for settings that do not fit the GPU."""
-    device = torch.device(config.device)
+    device = torch.device("cuda", torch.device(config.device).index or 0)
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if config.long_context_extrapolation:
