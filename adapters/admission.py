@@ -22,9 +22,10 @@ class Admission:
 
     def arrive(self, num_choices: int) -> None:
         """Reserves room. Raises EngineOverloadedError; every success needs its `leave`."""
-        info = self._link.info
-        free = max(info.max_num_seqs - len(self._link), 0) if info is not None else 0
-        waiting = self._link.num_waiting + self._num_arriving
+        info, link = self._link.info, self._link
+        num_running = len(link) - link.num_waiting
+        free = max(info.max_num_seqs - num_running, 0) if info is not None else 0
+        waiting = link.num_waiting + self._num_arriving
         if waiting + num_choices > self._limits.max_waiting_requests + free:
             self._refuse()
         if self._link.num_waiting_tokens > self._limits.max_waiting_tokens:

@@ -102,7 +102,7 @@ class EngineBackend:
         if self._stopped:
             return
         self._stopped = True
-        self._link.fail_all(EngineDeadError("The server is shutting down."))
+        self._link.fail_all("The server is shutting down.")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -279,7 +279,7 @@ class EngineBackend:
             supervisor.note_ready(link.epoch, link.info.device)
         self._complete_facts()
         if reason := self._why_dead():
-            link.fail_all(EngineDeadError(f"The engine is not running: {reason}"))
+            link.fail_all(f"The engine is not running: {reason}")
         self._changed.set()
         self._changed.clear()
 

@@ -13,7 +13,7 @@ import msgspec
 
 from adapters.mailbox import Choice
 from adapters.recovery import Recovery
-from engine.errors import EngineError, RequestFailedError
+from engine.errors import EngineDeadError, RequestFailedError
 from engine.process.client import EngineClient
 from engine.process.messages import EngineInfo, Heartbeat, Progress, StepOutputs, Welcome, started_path
 from engine.request import EngineStats, FinishReason
@@ -76,9 +76,10 @@ class EngineLink:
         for choice in live:
             self._end(choice, reason)
 
-    def fail_all(self, error: EngineError) -> None:
+    def fail_all(self, reason: str) -> None:
+        """There is no engine any more and there will be none."""
         for generation in {choice.generation: None for choice in self._choices.values()}:
-            generation.fail(error)
+            generation.fail(EngineDeadError(reason))
 
     # ---- EngineListener
 
