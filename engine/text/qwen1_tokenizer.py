@@ -29,7 +29,7 @@ def load_qwen1_tokenizer(path: Path) -> Tokenizer:
     def encode_ordinary(text: str) -> list[int]:
         return encoding.encode_ordinary(unicodedata.normalize("NFC", text))
 
-    return Tokenizer(encode_ordinary, tokens.get, first_control, max(map(len, ranks)), added, added, added)
+    return Tokenizer(encode_ordinary, tokens.get, first_control, lambda: max(map(len, ranks)), added, added, added)
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:

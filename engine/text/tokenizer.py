@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from engine.errors import ModelLoadError
@@ -29,15 +29,15 @@ class Tokenizer:
         encode_ordinary: Callable[[str], list[int]],
         base_bytes: Callable[[int], bytes | None],
         base_size: int,
-        longest_base: int,
+        longest_base: Callable[[], int],
         added: Mapping[str, int],
         special: Iterable[str],
         control: Iterable[str],
     ) -> None:
         """`special` tokens can be skipped in output; `control` tokens (they and more) are text unless asked for.
 
-        `encode_ordinary` must leave control tokens as plain text; `base_bytes` knows the ids below base_size, the
-        longest of which has `longest_base` bytes.
+        `encode_ordinary` must leave control tokens as plain text; `base_bytes` knows the ids below base_size, and
+        `longest_base` how many bytes the longest of them has.
         """
         self._encode_ordinary = encode_ordinary
         self._base_bytes = base_bytes
@@ -51,12 +51,16 @@ class Tokenizer:
         self._added_bytes = {token_id: text.encode() for text, token_id in added.items()}
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         self._control = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
-        self.longest_token = max([longest_base, *map(len, self._added_bytes.values())])
-        """Bytes of the longest token."""
+        self._longest_base = longest_base
         self.token_bytes: Callable[[int], bytes] = lru_cache(maxsize=1 << 18)(self._find_bytes)
         """Bytes of one token, b"" for an unknown id."""
         self.text_tables: dict[frozenset[int], dict[int, str | None]] = {}
         """The detokenizer's: text of each token alone, by the set of ids that are not shown."""
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token."""
+        return max([self._longest_base(), *map(len, self._added_bytes.values())])
 
     def encode(self, text: str, *, control_tokens: bool = False) -> list[int]:
         """Token ids of a text and nothing else. With `control_tokens`, those in the text become their ids."""
@@ -143,7 +147,10 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
         return None if token is None else byte_level_bytes(token)
 
     base_size = backend.get_vocab_size(with_added_tokens=False)
-    longest = max(map(len, backend.get_vocab(with_added_tokens=False)), default=1)  # one printed character a byte
+
+    def longest() -> int:  # a token is printed with one character a byte
+        return max(map(len, backend.get_vocab(with_added_tokens=False)), default=1)
+
     return Tokenizer(encode_ordinary, base_bytes, base_size, longest, added, special, [*special, *unmarked])
 
 

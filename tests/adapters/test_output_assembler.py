@@ -236,3 +236,77 @@ def test_every_chunking_gives_the_same_reply(
     singly = run(plan, ids, reason=reason)
     assert run(plan, ids, sizes, reason=reason) == singly
     assert run(plan, ids, reason=reason, whole=True) == singly
+
+
+def xml_plan(thinking: Any) -> OutputPlan:
+    properties = {
+        "n": {"type": "integer"},
+        "s": {"type": "string"},
+        "b": {"type": "boolean"},
+        "o": {"type": "object"},
+    }
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}]
+    return replace(
+        PLAN,
+        thinking=thinking,
+        call_tags=CALL_TAGS["qwen_xml"],
+        new_tool_parser=tool_parser_factory("qwen_xml", tools),
+    )
+
+
+HERMES_CALL = '<tool_call>\n{"name": "f", "arguments": {"n": 1}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("plan", "output", "reasoning", "content", "calls"),
+    [
+        # Newlines around the tags are nobody's text here; vLLM leaves them in both parts.
+        (with_tools(thinking="auto"), "<think>\nabc\n</think>\n\nHello", "abc", "Hello", []),
+        (with_tools(thinking="open"), "\nabc\n</think>\n\nHello", "abc", "Hello", []),
+        # What the prompt opened decides, not a flag: without an opened thought this is content.
+        (with_tools(thinking="open"), "no end tag", "no end tag", "", []),
+        (with_tools(thinking="auto"), "no end tag", "", "no end tag", []),
+        (with_tools(thinking="closed"), "Hello", "", "Hello", []),
+        (with_tools(thinking="auto"), f"<think>a</think>\n{HERMES_CALL}", "a", "", [["f", '{"n": 1}']]),
+        (with_tools(thinking="auto"), f"<think>a {HERMES_CALL}", "a ", "", [["f", '{"n": 1}']]),
+        (
+            xml_plan("auto"),
+            "<think>a</think>\n\nok\n<tool_call>\n<function=f>\n<parameter=n>\n3\n</parameter>\n<parameter=s>\n007\n"
+            '</parameter>\n<parameter=b>\ntrue\n</parameter>\n<parameter=o>\n{"k": [1]}\n</parameter>\n</function>\n'
+            "</tool_call>",
+            "a",
+            "ok",
+            [["f", '{"n": 3, "s": "007", "b": true, "o": {"k": [1]}}']],
+        ),
+        (
+            xml_plan("auto"),
+            "<think>a</think>\n<tool_call>\n<function=g>\n<parameter=zz>\n3\n</parameter>\n</function>\n</tool_call>",
+            "a",
+            "",
+            [["g", '{"zz": "3"}']],
+        ),
+        (
+            xml_plan("auto"),
+            "<think>a</think>\n<tool_call>\n<function=f>\n<parameter=n>\nabc\n</parameter>\n</function>\n</tool_call>",
+            "a",
+            "",
+            [["f", '{"n": "abc"}']],
+        ),
+        (with_tools(), '<tool_call>\n{"name": "other", "arguments": {}}\n</tool_call>', "", "", [["other", "{}"]]),
+        (
+            with_tools(),
+            '<tool_call>\n{"name": "f" x\n</tool_call>',
+            "",
+            '<tool_call>\n{"name": "f" x\n</tool_call>',
+            [],
+        ),
+        # A call without arguments is a call; vLLM shows it as text.
+        (with_tools(), '<tool_call>\n{"name": "f"}\n</tool_call>', "", "", [["f", "{}"]]),
+    ],
+)
+def test_the_cases_of_other_servers(
+    plan: OutputPlan, output: str, reasoning: str, content: str, calls: list[list[str]]
+) -> None:
+    reply = run(plan, output)
+    assert (reply.reasoning, reply.content, reply.calls) == (reasoning, content, calls)
+    assert reply.finish_reason == ("tool_calls" if calls else "stop")
