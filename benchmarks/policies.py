@@ -1,6 +1,6 @@
 """The three scheduling policies on one mixed workload, through the real engine, at a load that queues.
 
-    python -m benchmarks.policies [--requests 200] [--rounds 3] [--load 1.2] [--slots 16] [--seed 0] [--model DIR]
+    python -m benchmarks.policies [--requests 200] [--rounds 3] [--load 1.5] [--slots 16] [--seed 0] [--model DIR]
 
 Prompts and outputs have lognormal lengths and arrivals are Poisson, drawn from one seed, the same for each policy.
 Half of the requests say how long they will be (max_tokens); the others allow 256 tokens and are ended by their client
@@ -145,7 +145,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--load", type=float, default=1.2, help="arrival rate as a share of the measured capacity")
+    parser.add_argument("--load", type=float, default=1.5, help="arrival rate as a share of the measured capacity")
     parser.add_argument("--slots", type=int, default=16, help="sequences running at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", type=Path, default=DEMO_MODEL)
