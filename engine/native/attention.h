@@ -124,24 +124,34 @@ void attend(const Pages& p, const Task& task, const Operand<C>* queries, const C
     std::fill(out, out + long(rows) * dim, 0.0f);
     std::fill(running, running + rows, Running{-INFINITY, 0.0f});
     const int32_t* table = p.block_table + long(task.row) * p.max_blocks;
-    for (int key = task.key_begin; key < task.key_end;) {
-        int offset = key % p.block_size;
-        int count = std::min({KEYS, p.block_size - offset, task.key_end - key});
-        long at = (long(table[key / p.block_size]) * p.block_size + offset) * stride + long(task.kv_head) * dim;
-        multiply(keys + at, stride, count, folded, dim, rows, dim, scores, KEYS, false);
+    for (int first = task.key_begin; first < task.key_end; first += KEYS) {
+        int count = std::min(KEYS, task.key_end - first);
+        // body(keys before this piece, its keys, its place in the caches) for each stretch within one block
+        auto pieces = [&](auto body) {
+            for (int done = 0; done < count;) {
+                int offset = (first + done) % p.block_size, size = std::min(count - done, p.block_size - offset);
+                long slot = long(table[(first + done) / p.block_size]) * p.block_size + offset;
+                body(done, size, slot * stride + long(task.kv_head) * dim);
+                done += size;
+            }
+        };
+        pieces([&](int done, int size, long at) {
+            multiply(keys + at, stride, size, folded, dim, rows, dim, scores + done, KEYS, false);
+        });
         for (int r = 0; r < rows; r++) {
             int position = first_position + r / p.group;
-            int begin = p.window > 0 ? std::max<long>(0, position - p.window + 1 - key) : 0;
-            int end = std::min(count, position + 1 - key);
+            int begin = p.window > 0 ? std::max<long>(0, position - p.window + 1 - first) : 0;
+            int end = std::min(count, position + 1 - first);
             if (begin < end) update_softmax(scores + r * KEYS, begin, end, p.scale, running[r], out + r * dim, dim);
             else std::fill(scores + r * KEYS, scores + (r + 1) * KEYS, 0.0f);
         }
-        int r = 0;
-        for (; r + 4 <= rows; r += 4)
-            add_values<C, 4>(scores + r * KEYS, KEYS, values + at, stride, count, dim, out + r * dim);
-        for (; r < rows; r++)
-            add_values<C, 1>(scores + r * KEYS, KEYS, values + at, stride, count, dim, out + r * dim);
-        key += count;
+        pieces([&](int done, int size, long at) {
+            int r = 0;
+            for (; r + 4 <= rows; r += 4)
+                add_values<C, 4>(scores + r * KEYS + done, KEYS, values + at, stride, size, dim, out + r * dim);
+            for (; r < rows; r++)
+                add_values<C, 1>(scores + r * KEYS + done, KEYS, values + at, stride, size, dim, out + r * dim);
+        });
     }
 }
 

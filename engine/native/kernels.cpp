@@ -2,6 +2,7 @@
 #include <new>
 
 #include "forward.h"
+#include "sampling.h"
 
 using namespace oai;
 
@@ -138,6 +139,23 @@ int oai_logits(void* handle, const float* hidden, int rows, float* logits) {
         return 1;
     }
     return 0;
+}
+
+// One token of each row of logits (rows `stride` apart, the first `vocab` columns count). Returns 0, or 1 when out of
+// memory.
+int oai_sample(void* handle, const float* logits, int rows, int64_t stride, int vocab, const SampleRow* parameters,
+               int32_t* tokens, float* scores) {
+    Pool& pool = static_cast<Engine*>(handle)->pool;
+    std::lock_guard<std::mutex> lock(pool.one_caller);
+    std::atomic<bool> failed{false};
+    pool.run(rows, [&](int begin, int end, int) {
+        for (int row = begin; row < end; row++) try {
+                RowSampler(logits + row * stride, vocab, parameters[row]).run(tokens + row, scores + row);
+            } catch (const std::bad_alloc&) {
+                failed = true;
+            }
+    });
+    return failed;
 }
 
 // Bytes read by all threads together, for measuring what memory can deliver.

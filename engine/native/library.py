@@ -29,6 +29,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "oai_set_model": (c_int, [c_void_p, POINTER(Model)]),
     "oai_forward": (c_int, [c_void_p, POINTER(Step)]),
     "oai_logits": (c_int, [c_void_p, c_void_p, c_int, c_void_p]),
+    "oai_sample": (c_int, [c_void_p, c_void_p, c_int, c_int64, c_int, c_void_p, c_void_p, c_void_p]),
     "oai_read": (c_uint64, [c_void_p, c_void_p, c_int64]),
 }
 
@@ -119,6 +120,18 @@ class Native:
     def logits(self, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         """hidden [rows, hidden] float32 -> logits [rows, vocab] float32, written in place."""
         self._check(self._library.oai_logits(self._handle, hidden.data_ptr(), len(hidden), logits.data_ptr()))
+
+    def sample(self, logits: torch.Tensor, parameters: bytes) -> tuple[list[int], list[float]]:
+        """Token and score of each row of float32 `logits` [rows, vocab], whose columns must lie side by side.
+
+        `parameters`: one SampleRow of sampling.h a row.
+        """
+        rows, vocab = logits.shape
+        tokens, scores = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
+        addresses = parameters, tokens.data_ptr(), scores.data_ptr()
+        stride = logits.stride(0)
+        self._check(self._library.oai_sample(self._handle, logits.data_ptr(), rows, stride, vocab, *addresses))
+        return tokens.tolist(), scores.tolist()
 
     def read(self, memory: torch.Tensor) -> None:
         """Read all of `memory` once with all threads: what a memory-bound kernel cannot beat."""

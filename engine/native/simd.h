@@ -81,12 +81,17 @@ INLINE bf16 to_bf16(float x) {
 }
 INLINE void assign(float& to, float x) { to = x; }
 INLINE void assign(bf16& to, float x) { to = to_bf16(x); }
+// The sum of all lanes, always in the same order: halves are added to each other until one lane is left.
 INLINE float sum(Floats v) {
-    float s[LANES];
-    store(s, v);
-    for (int width = LANES / 2; width >= 1; width /= 2)
-        for (int i = 0; i < width; i++) s[i] += s[i + width];
-    return s[0];
+    typedef float Four __attribute__((vector_size(16)));
+    Four quarters[LANES / 4];
+    memcpy(quarters, &v, sizeof v);
+#pragma GCC unroll 2
+    for (int width = LANES / 8; width >= 1; width /= 2)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) quarters[i] += quarters[i + width];
+    Four s = quarters[0];
+    return (s[0] + s[2]) + (s[1] + s[3]);
 }
 INLINE float largest(Floats v) {
     float m = v[0];
