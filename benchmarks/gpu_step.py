@@ -22,7 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.request import EngineRequest
-from engine.runner import cuda_runner
+from engine.runner import cuda_build, cuda_runner
+from engine.runner.cuda_products import Products
 from engine.runner.factory import build_runner
 from engine.sampling_params import SamplingParams
 
@@ -106,6 +107,44 @@ def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Wait
     return result
 
 
+def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dict[str, object]:
+    """What serving would give if HTTP cost nothing: each client sends its next prompt when its last one ended."""
+    chooser = random.Random(clients)
+    sampling = SamplingParams(temperature=args.temperature, seed=1, max_tokens=256)
+    left, tokens, numbers, gaps = 2 * clients, 0, 0, []
+
+    def send() -> None:
+        nonlocal left, numbers
+        left, numbers = left - 1, numbers + 1
+        prompt = tuple(chooser.randrange(100, 150000) for _ in range(chooser.randint(128, 512)))
+        core.add_request(EngineRequest(f"loop-{clients}-{numbers}", prompt, sampling=sampling))
+
+    for _ in range(clients):
+        send()
+    begun = last = time.perf_counter()
+    while core.has_work():
+        for output in core.step():
+            tokens += len(output.token_ids)
+            if output.finish_reason and left:
+                send()
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+    seconds = time.perf_counter() - begun
+    return {
+        "clients": clients,
+        "tokens_per_s": tokens / seconds,
+        "steps": len(gaps),
+        "step_p50_ms": 1e3 * statistics.median(gaps),
+        "step_p99_ms": 1e3 * sorted(gaps)[int(0.99 * len(gaps))],
+        "seconds": seconds,
+    }
+
+
+def plain_products(*_: object) -> Products:
+    return Products(one_row_kernel=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="folder with config.json; weights are random")
@@ -117,14 +156,18 @@ def main() -> None:
     parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plain-products", action="store_true", help="cuBLAS for everything, no overlap")
+    parser.add_argument("--closed-loop", default="", help="numbers of clients to simulate, prompts 128-512, 256 out")
     args = parser.parse_args()
+    if args.plain_products:
+        cuda_build.choose_products = plain_products
     sizes = [int(size) for size in args.rows.split(",")]
     config = EngineConfig(
         args.model,
         device="cuda",
         load_format="dummy",
         max_model_len=8192,
-        max_num_seqs=max(sizes),
+        max_num_seqs=max(*sizes, *(int(c) for c in args.closed_loop.split(",") if c), 1),
         attention_backend=args.attention_backend,
         enforce_eager=args.enforce_eager,
     )
@@ -147,6 +190,13 @@ def main() -> None:
         )
         for name, count, micros in found.get("kernels", [])[:14]:  # type: ignore[attr-defined]
             say(f"    {micros:9.1f} us  {count:4d} x  {name[:110]}")
+    for clients in [int(c) for c in args.closed_loop.split(",") if c]:
+        found = closed_loop(core, clients, args)
+        results.append(found)
+        say(
+            "closed loop "
+            + "  ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items())
+        )
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
 

@@ -1,7 +1,7 @@
 """FlashAttention-3 for Hopper, where the optional `fa3-fwd` package is installed.
 
 Its build knows only the paged path through the tensor memory accelerator: pages of 128 or 256 tokens, and query tiles
-of more than 128 rows (queries times head group). Decode rows qualify because `max_seqlen_q` is no more than an upper
+of more than 128 rows (queries times head group). Short chunks qualify because `max_seqlen_q` is no more than an upper
 bound when the row starts are given.
 """
 
@@ -12,20 +12,22 @@ import torch
 from engine.attention.base import AttentionMetadata
 from engine.attention.reference import store_rows
 from engine.attention.registry import ProbeContext, ProbeResult
+from engine.attention.triton_paged import TritonAttention
 
 _TILE_ROWS = 128
 
 
 class FlashAttention3:
-    """One kernel call for decode rows and prefill chunks together."""
+    """Prefill chunks through FlashAttention-3; decode rows through our own kernel, which was faster at every size."""
 
     name = "fa3"
     block_sizes: tuple[int, ...] = (128, 256)
 
-    def __init__(self, num_heads: int, num_kv_heads: int) -> None:
+    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
 
         self._forward = torch.ops.fa3_fwd.fwd
-        self._kv_heads = num_kv_heads
+        self._decode = TritonAttention(num_heads, num_kv_heads, head_dim, pdl=True)
+        self._shifted: tuple[AttentionMetadata, torch.Tensor] | None = None
         self._shortest = _TILE_ROWS // (num_heads // num_kv_heads) + 1
 
     def store(
@@ -47,27 +49,36 @@ class FlashAttention3:
         scale: float,
         window: int | None = None,
     ) -> torch.Tensor:
-        out: torch.Tensor = self._forward(
-            query,
+        decoding, rows = metadata.num_decode_rows, metadata.context_len.shape[0]
+        if decoding == rows:
+            return self._decode.attend(query, key_cache, value_cache, metadata, scale, window)
+        out = torch.empty_like(query)
+        if decoding:
+            self._decode.decode_rows(query, key_cache, value_cache, metadata, scale, window, out)
+        self._forward(
+            query[decoding:],
             key_cache,
             value_cache,
-            cu_seqlens_q=metadata.query_start,
-            seqused_k=metadata.context_len,
+            out=out[decoding:],
+            cu_seqlens_q=self._query_start(metadata),
+            seqused_k=metadata.context_len[decoding:],
             max_seqlen_q=max(metadata.max_query_len, self._shortest),
-            page_table=metadata.block_table,
+            page_table=metadata.block_table[decoding:],
             softmax_scale=scale,
             is_causal=True,
-            num_splits=self._splits(metadata),
+            num_splits=1,
             pack_gqa=True,
-        )[0]
+        )
         return out
 
-    def _splits(self, metadata: AttentionMetadata) -> int:
-        """Fixed by the shape of the batch, so that a row's sums do not depend on its neighbours' lengths."""
-        rows = metadata.context_len.shape[0]
-        if metadata.num_decode_rows < rows:
-            return 1
-        return min(8, max(1, 132 // (rows * self._kv_heads)))
+    def _query_start(self, metadata: AttentionMetadata) -> torch.Tensor:
+        """Where the chunks begin among the chunks' own tokens; computed once for all layers of a step."""
+        decoding = metadata.num_decode_rows
+        if decoding == 0:
+            return metadata.query_start
+        if self._shifted is None or self._shifted[0] is not metadata:
+            self._shifted = (metadata, metadata.query_start[decoding:] - decoding)
+        return self._shifted[1]
 
 
 def probe(context: ProbeContext) -> ProbeResult:
@@ -79,7 +90,7 @@ def probe(context: ProbeContext) -> ProbeResult:
     if context.head_dim not in (64, 128, 256) or context.windowed:
         return None, "head_dim or sliding window is outside of its build"
     try:
-        backend = FlashAttention3(context.num_heads, context.num_kv_heads)
+        backend = FlashAttention3(context.num_heads, context.num_kv_heads, context.head_dim)
     except (ImportError, OSError) as error:
         return None, f"not installed ({error})"
-    return backend, "FlashAttention-3 through fa3-fwd"
+    return backend, "FlashAttention-3 for prefill, own kernel for decode"

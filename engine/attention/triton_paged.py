@@ -17,11 +17,13 @@ class TritonAttention:
     name = "triton"
     block_sizes: tuple[int, ...] = (64, 128, 256)
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, pdl: bool = False) -> None:
+        """`pdl`: launches overlap their predecessors, which Hopper can."""
         self._group = num_heads // num_kv_heads
         self._kv_heads = num_kv_heads
         self._head_dim = head_dim
         self._workspace: DecodeWorkspace | None = None
+        self._pdl = pdl
 
     def store(
         self,
@@ -45,17 +47,7 @@ class TritonAttention:
         decoding, rows = metadata.num_decode_rows, metadata.context_len.shape[0]
         out = torch.empty_like(query)
         if decoding:
-            paged_decode(
-                query[:decoding],
-                key_cache,
-                value_cache,
-                metadata.block_table,
-                metadata.context_len,
-                scale,
-                self._workspace_for(decoding, query.device),
-                window=window,
-                out=out,
-            )
+            self.decode_rows(query, key_cache, value_cache, metadata, scale, window, out)
         if decoding < rows:
             paged_prefill(
                 query,
@@ -72,6 +64,31 @@ class TritonAttention:
             )
         return out
 
+    def decode_rows(
+        self,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        metadata: AttentionMetadata,
+        scale: float,
+        window: int | None,
+        out: torch.Tensor,
+    ) -> None:
+        """The decode rows alone, which come first in `query` and `out`."""
+        decoding = metadata.num_decode_rows
+        paged_decode(
+            query[:decoding],
+            key_cache,
+            value_cache,
+            metadata.block_table,
+            metadata.context_len,
+            scale,
+            self._workspace_for(decoding, query.device),
+            window=window,
+            out=out,
+            pdl=self._pdl,
+        )
+
     def _workspace_for(self, rows: int, device: torch.device) -> DecodeWorkspace:
         # Graphs keep the old one alive and go on using it.
         if self._workspace is None or self._workspace.arrivals.numel() < rows * self._kv_heads:
@@ -87,4 +104,5 @@ def probe(context: ProbeContext) -> ProbeResult:
         return None, "needs compute capability 8.0"
     if context.head_dim not in (32, 64, 128, 256):
         return None, f"head_dim {context.head_dim} is not a power of two up to 256"
-    return TritonAttention(context.num_heads, context.num_kv_heads, context.head_dim), "own kernels"
+    pdl = torch.cuda.get_device_capability(context.device) >= (9, 0)
+    return TritonAttention(context.num_heads, context.num_kv_heads, context.head_dim, pdl), "own kernels"

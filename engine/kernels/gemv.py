@@ -2,7 +2,7 @@
 
 Each program reads a few rows of the weight matrix once, in order. Before it: RMSNorm of the input (each program
 computes the row's scale for itself, from L2). After it: the residual addition, or SwiGLU over a gate and an up row.
-The first tile of weights is on its way before the previous kernel has finished.
+The weights are on their way before the previous kernel has finished.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from engine.kernels.common import (
     launch_options,
     let_next_kernel_start,
     next_power_of_two,
+    prefetch_lines,
+    prefetch_rows,
     wait_for_previous_kernel,
 )
 
@@ -36,6 +38,7 @@ def _gemv(
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SILU: tl.constexpr,
+    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -47,6 +50,10 @@ def _gemv(
     tile = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
     if SILU:
         up_tile = tl.load(up, mask=inside, other=0.0, eviction_policy="evict_first")
+    if PDL:
+        prefetch_rows(weight, n, outputs, size, BLOCK_K, size, LINES)
+        if SILU:
+            prefetch_rows(weight, n + outputs, 2 * outputs, size, BLOCK_K, size, LINES)
     let_next_kernel_start(PDL)
     wait_for_previous_kernel(PDL)
     rstd = 1.0
@@ -115,6 +122,7 @@ def gemv(
         NORM=norm_weight is not None,
         RESIDUAL=residual is not None,
         SILU=silu,
+        LINES=prefetch_lines(size, weight.element_size(), block_n * (2 if silu else 1)),
         num_warps=num_warps,
         **launch_options(pdl),
     )

@@ -208,7 +208,7 @@ def paged_decode(
     window: int | None = None,
     block: int = 64,
     num_warps: int = 4,
-    num_stages: int = 3,
+    num_stages: int = 2,
     out: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:  # [rows, heads, head_dim]

@@ -14,7 +14,14 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.common import ceil_div, launch_options, let_next_kernel_start, wait_for_previous_kernel
+from engine.kernels.common import (
+    ceil_div,
+    launch_options,
+    let_next_kernel_start,
+    prefetch_lines,
+    prefetch_rows,
+    wait_for_previous_kernel,
+)
 
 
 class SkinnyConfig(NamedTuple):
@@ -52,6 +59,7 @@ def _skinny_gemm(
     BLOCK_K: tl.constexpr,
     SWAP: tl.constexpr,
     SILU: tl.constexpr,
+    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     split = tl.program_id(1)
@@ -69,6 +77,10 @@ def _skinny_gemm(
     else:
         acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     up_acc = acc
+    if PDL:
+        prefetch_rows(weight, n, outputs, size, begin, end, LINES)
+        if SILU:
+            prefetch_rows(weight, n + outputs, 2 * outputs, size, begin, end, LINES)
     let_next_kernel_start(PDL)
     wait_for_previous_kernel(PDL)
     for start in range(begin, end, BLOCK_K):
@@ -122,6 +134,7 @@ def skinny_gemm(
         BLOCK_K=config.block_k,
         SWAP=config.swap,
         SILU=silu,
+        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1)),
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(pdl),

@@ -23,6 +23,7 @@ from engine.process.messages import EngineInfo
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
+from engine.runner.product_table import product_table
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,11 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
 
 
 def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> Products:
-    """Our own kernels for one row of 16-bit weights; cuBLAS for the rest."""
-    return Products(one_row_kernel=dtype != torch.float32 and device.type == "cuda")
+    """Our own kernels for few rows of 16-bit weights, overlapping from Hopper on; cuBLAS for the rest."""
+    if device.type != "cuda" or dtype == torch.float32:
+        return Products(one_row_kernel=False)
+    hopper = torch.cuda.get_device_capability(device) >= (9, 0)
+    return Products(product_table(model), pdl=hopper)
 
 
 def _dtype(config: EngineConfig, model: ModelConfig) -> torch.dtype:

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from engine.kernels.activation import silu_mul
 from engine.kernels.gemv import gemv
 from engine.kernels.skinny_gemm import SkinnyConfig, skinny_gemm
-
-Table = dict[str, dict[int, SkinnyConfig]]
-"""Kind of product -> largest number of rows -> tiling. Rows beyond the largest go to cuBLAS."""
+from engine.runner.product_table import Table
 
 
 class Products:
@@ -51,4 +49,5 @@ class Products:
         silu: bool = False,
     ) -> torch.Tensor:
         """One row through one kernel with what stands around the product."""
-        return gemv(x, weight, norm, eps, residual, silu, pdl=self.pdl)
+        block_n, block_k = (8, 512) if silu else (4, 1024) if weight.shape[1] > 2048 else (4, 512)
+        return gemv(x, weight, norm, eps, residual, silu, block_n, block_k, pdl=self.pdl)
