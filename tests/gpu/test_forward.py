@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
+
 from engine.attention.registry import ProbeContext, choose
 from engine.memory.kv_layout import KvLayout
 from engine.models.config import ModelConfig, RopeConfig
