@@ -1,4 +1,4 @@
-"""Greedy generation for many prompts at once with the training network, to score a checkpoint where it was trained."""
+"""Greedy generation for many prompts at once with the training network, to score the model where it was trained."""
 
 from __future__ import annotations
 
@@ -90,9 +90,10 @@ def evaluate_model(
             parameter.copy_(parameter.to(torch.bfloat16))  # what the checkpoint holds
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     stops = {tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")}
-    items: list[tuple[list[int], Instance]] = []
-    for item in instances(count, tasks):
-        items.append((tokenizer.encode(prompt_of(item.conversation), add_special_tokens=False).ids, item))
+    items: list[tuple[list[int], Instance]] = [
+        (tokenizer.encode(prompt_of(item.conversation), add_special_tokens=False).ids, item)
+        for item in instances(count, tasks)
+    ]
     items = sorted((pair for pair in items if len(pair[0]) <= 1700), key=lambda pair: len(pair[0]))
     scores: dict[str, Score] = {}
     wrong: dict[str, list[dict[str, str]]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -102,24 +102,32 @@ class DemoModel(nn.Module):
             x = x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)
         return rms_norm(x, self.final_norm, s.rms_norm_eps)
 
-    def checkpoint(self) -> dict[str, Tensor]:
-        """The weights in bf16 under the names of a Qwen3 checkpoint."""
+    def named_weights(self) -> dict[str, Tensor]:
+        """Views of the weights under the names of a Qwen3 checkpoint."""
         names = {
-            "self_attn.q_proj": self.q, "self_attn.k_proj": self.k, "self_attn.v_proj": self.v, "self_attn.o_proj": self.o,
-            "mlp.gate_proj": self.gate, "mlp.up_proj": self.up, "mlp.down_proj": self.down,
-            "input_layernorm": self.input_norm, "post_attention_layernorm": self.post_norm,
-            "self_attn.q_norm": self.q_norm, "self_attn.k_norm": self.k_norm,
-        }  # fmt: skip
-        out = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.final_norm}
+            "self_attn.q_proj": self.q,
+            "self_attn.k_proj": self.k,
+            "self_attn.v_proj": self.v,
+            "self_attn.o_proj": self.o,
+            "self_attn.q_norm": self.q_norm,
+            "self_attn.k_norm": self.k_norm,
+            "mlp.gate_proj": self.gate,
+            "mlp.up_proj": self.up,
+            "mlp.down_proj": self.down,
+            "input_layernorm": self.input_norm,
+            "post_attention_layernorm": self.post_norm,
+        }
+        out: dict[str, Tensor] = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.final_norm}
         for name, stack in names.items():
             for i, weight in enumerate(stack.unbind(0)):
                 out[f"model.layers.{i}.{name}.weight"] = weight
-        return {name: weight.detach().to(torch.bfloat16).cpu().contiguous() for name, weight in out.items()}
+        return out
 
 
 def save_checkpoint(model: DemoModel, folder: Path, shards: int = 2) -> None:
     """Write the weights as shards of about equal size with their index; each file appears whole or not at all."""
-    tensors = model.checkpoint()
+    named = model.named_weights().items()
+    tensors = {name: weight.detach().to(torch.bfloat16).cpu().contiguous() for name, weight in named}
     total = sum(t.nbytes for t in tensors.values())
     parts: list[dict[str, Tensor]] = [{} for _ in range(shards)]
     written = 0
@@ -134,3 +142,15 @@ def save_checkpoint(model: DemoModel, folder: Path, shards: int = 2) -> None:
         (folder / (file + ".part")).replace(folder / file)
         index["weight_map"] |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def load_checkpoint(folder: Path) -> DemoModel:
+    """The network with the weights of a checkpoint folder, in float32 on the CPU."""
+    model = DemoModel(Shape.read(folder / "config.json"))
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(file)
+    with torch.no_grad():
+        for name, target in model.named_weights().items():
+            target.copy_(tensors[name])
+    return model

@@ -13,7 +13,8 @@ TOOLS_HEAD = (
 )
 TOOLS_TAIL = (
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
 OPEN_THINK = "<think>\n"
 NO_THINK = "<think>\n\n</think>\n\n"
@@ -32,11 +33,11 @@ def _head(conversation: Conversation) -> str:
 
 def answer_text(message: Message) -> str:
     """What the assistant writes after its thinking."""
-    calls = "\n".join(
-        f'<tool_call>\n{{"name": "{call["name"]}", "arguments": {json.dumps(call["arguments"], ensure_ascii=False)}}}\n</tool_call>'
-        for call in message.calls
-    )
-    return message.content + ("\n" if message.content and calls else "") + calls
+    calls = []
+    for call in message.calls:
+        arguments = json.dumps(call["arguments"], ensure_ascii=False)
+        calls.append(f'<tool_call>\n{{"name": "{call["name"]}", "arguments": {arguments}}}\n</tool_call>')
+    return "\n".join([message.content, *calls] if message.content else calls)
 
 
 def segments(conversation: Conversation) -> list[Segment]:

@@ -163,7 +163,9 @@ def everyday(c: Context) -> Exchange:
             ("{Name|List|Give me|Tell me} <n> <p>{.|}",),
             ("{请|}{说出|列出|写出|举出}<n>{个|种}<q>{。|}",),
             n=r.choice((n, ("two", "three", "four", "five")[n - 2] if not c.zh else n)),
-            p="animals colors jobs languages hobbies fruits foods".split()[[k[1] for k in CATEGORIES].index(noun)],
+            p=["animals", "colors", "jobs", "languages", "hobbies", "fruits", "foods"][
+                [k[1] for k in CATEGORIES].index(noun)
+            ],
             q=noun_zh,
         )
         return exchange(c, user, c.tell(", ", "、").join(c.tell(*p) for p in chosen))
