@@ -15,7 +15,7 @@ from adapters.backend import Health
 from engine.request import EngineStats
 from oai_server.telemetry import Histogram, Telemetry
 
-CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
 LABELS = ("model_name", "engine")
 
 HISTOGRAMS = (

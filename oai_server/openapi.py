@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 import oai_server
 from oai_server.errors import ErrorBody
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.routes.operations import HealthBody
 from oai_server.wire.bounds import BOUNDS, INT64_MAX, INT64_MIN
 from oai_server.wire.chat import ChatCompletion, ChatRequest
@@ -71,7 +71,7 @@ class OpenApiController(Controller):
     @get("/openapi.json")
     async def document(self) -> ASGIApp:
         """The API's description."""
-        return JsonReply(document())
+        return Reply(document())
 
 
 @functools.cache

@@ -5,15 +5,21 @@ from __future__ import annotations
 from litestar.types import Receive, Scope, Send
 
 
-class JsonReply:
-    """JSON that is encoded already."""
+class Reply:
+    """Bytes that are ready, by default JSON."""
 
     __slots__ = ("_body", "_headers", "_status")
 
-    def __init__(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        content_type: bytes = b"application/json",
+    ) -> None:
         self._body = body
         self._status = status
-        self._headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self._headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         if headers:
             self._headers += [(name.encode(), value.encode()) for name, value in headers.items()]
 

@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
 from oai_server.calls import Call, admit
 from oai_server.interrupts import Interruptible
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import Services, services_of
 from oai_server.streaming import TokenStream
@@ -49,7 +49,7 @@ class ChatController(Controller):
             finally:
                 call.close()
         content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return JsonReply(content)
+        return Reply(content)
 
 
 def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:

@@ -13,7 +13,7 @@ from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPro
 from oai_server.calls import Call, admit
 from oai_server.errors import invalid
 from oai_server.interrupts import Interruptible
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import Services, services_of
 from oai_server.streaming import TokenStream
@@ -64,7 +64,7 @@ class CompletionsController(Controller):
             finally:
                 call.close()
         content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return JsonReply(content)
+        return Reply(content)
 
 
 def checked(services: Services, body: CompletionRequest) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:

@@ -9,7 +9,7 @@ from litestar.types import ASGIApp
 from adapters.backend import ChoiceDelta, TextPrompt, Usage
 from oai_server.calls import admit
 from oai_server.interrupts import Interruptible
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import services_of
 from oai_server.streaming import TokenStream
@@ -80,4 +80,4 @@ async def _answer(request: HttpRequest, *, always_stream: bool) -> ASGIApp:
         finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
         usage=UsageBody.of(call.final_usage),
     )
-    return JsonReply(msgspec.json.encode(reply))
+    return Reply(msgspec.json.encode(reply))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import Controller, HttpMethod, Response, get, route
+from litestar import Controller, HttpMethod, get, route
 from litestar.types import ASGIApp
 
 import oai_server
 from oai_server.auth import OPEN
 from oai_server.metrics_page import CONTENT_TYPE, MetricsPage
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.services import Services, services_of
 from oai_server.wire.decoding import HttpRequest
 
@@ -50,12 +50,12 @@ class OperationsController(Controller):
         return _json({"version": oai_server.__version__})
 
     @get("/metrics")
-    async def metrics(self, request: HttpRequest) -> Response[bytes]:
+    async def metrics(self, request: HttpRequest) -> ASGIApp:
         """Prometheus text."""
         services = services_of(request)
         backend = services.backend
         page = MetricsPage(backend.card.ids[0], services.all_telemetry(), backend.stats(), backend.health())
-        return Response(page.render(), media_type=CONTENT_TYPE)
+        return Reply(page.render(), content_type=CONTENT_TYPE)
 
     @get("/load", opt={OPEN: False})
     async def load(self, request: HttpRequest) -> ASGIApp:
@@ -73,8 +73,8 @@ def _health(services: Services) -> ASGIApp:
         body = HealthBody(health.state, health.phase, health.fraction, health.detail)
     headers = {} if body.status == "ok" else {"retry-after": "1"}
     status = 200 if body.status == "ok" else 503
-    return JsonReply(msgspec.json.encode(body), status, headers)
+    return Reply(msgspec.json.encode(body), status, headers)
 
 
 def _json(value: dict[str, object]) -> ASGIApp:
-    return JsonReply(msgspec.json.encode(value))
+    return Reply(msgspec.json.encode(value))

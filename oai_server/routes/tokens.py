@@ -8,7 +8,7 @@ from litestar.types import ASGIApp
 
 from adapters.backend import ChatPrompt, Prompt, TextPrompt
 from oai_server.errors import invalid
-from oai_server.replies import JsonReply
+from oai_server.replies import Reply
 from oai_server.services import Services, services_of
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
@@ -33,7 +33,7 @@ class TokensController(Controller):
             tokens=list(rendered.token_ids),
             token_strs=list(rendered.token_strs) if body.return_token_strs else None,
         )
-        return JsonReply(msgspec.json.encode(reply))
+        return Reply(msgspec.json.encode(reply))
 
     @post(["/detokenize", "/v1/detokenize"], status_code=200)
     async def detokenize(self, request: HttpRequest) -> ASGIApp:
@@ -43,7 +43,7 @@ class TokensController(Controller):
         Validator(services.settings).model(body.model, services.backend.card)
         check_token_ids("tokens", body.tokens)
         reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
-        return JsonReply(msgspec.json.encode(reply))
+        return Reply(msgspec.json.encode(reply))
 
 
 def _prompt(services: Services, body: TokenizeRequest) -> Prompt:

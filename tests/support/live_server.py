@@ -161,7 +161,7 @@ def server_process(
     url = line.split("listening on ")[1].strip()
     for _ in range(400):
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url + "/livez", timeout=1).status_code == 200:
+            if httpx.get(url + "/livez", timeout=1, verify=False).status_code == 200:
                 break
         time.sleep(0.025)
     try:

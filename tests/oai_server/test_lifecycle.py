@@ -1,0 +1,259 @@
+"""Start, drain and stop of real server processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.errors import ConfigurationError
+from oai_server.lifecycle import base_url
+from oai_server.settings import Settings
+from oai_server.sockets import connection_cap, listening_sockets
+from tests.support.live_server import server_process
+
+CLIENT = httpx.Client(verify=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+"""Every request on a connection of its own; no certificates are loaded."""
+
+BODY = {"prompt": "a b c", "max_tokens": 40, "stream": True}
+
+
+class Stream:
+    """A stream read in a thread."""
+
+    def __init__(self, url: str, body: dict[str, Any] = BODY) -> None:
+        self.lines: list[str] = []
+        self.error: Exception | None = None
+        self._url, self._body = url, body
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self.lines and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _read(self) -> None:
+        try:
+            with CLIENT.stream("POST", self._url + "/v1/completions", json=self._body, timeout=30) as reply:
+                for line in reply.iter_lines():
+                    self.lines += [line] if line else []
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def _collect(self) -> None:
+        self._thread.join(30)
+
+    @property
+    def events(self) -> list[str]:
+        self._collect()
+        return self.lines
+
+
+def started(url: str) -> Stream:
+    """A stream whose first token has come."""
+    return Stream(url)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_g09_drain_lets_streams_finish(workers: int) -> None:
+    with server_process({"delay_s": 0.03}, shutdown_timeout=20.0, api_workers=workers) as (process, url):
+        stream = started(url)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        with pytest.raises(httpx.TransportError):
+            CLIENT.get(url + "/health", timeout=2)
+        assert stream.events[-1] == "data: [DONE]" and '"finish_reason":"length"' in stream.events[-2]
+        assert process.wait(10) == 0
+
+
+def test_g09_after_the_timeout_streams_end_with_an_error_event() -> None:
+    with server_process({"delay_s": 0.2}, shutdown_timeout=0.0) as (process, url):
+        stream = started(url)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 3
+        failure = json.loads(stream.events[-2].removeprefix("data: "))["error"]
+        assert failure["code"] == "shutting_down" and stream.events[-1] == "data: [DONE]"
+
+
+def test_a_whole_answer_is_told_too() -> None:
+    with server_process({"delay_s": 0.2}, shutdown_timeout=0.0) as (process, url):
+        replies: list[httpx.Response] = []
+        body = {**BODY, "stream": False}
+        thread = threading.Thread(
+            target=lambda: replies.append(CLIENT.post(url + "/v1/completions", json=body, timeout=20))
+        )
+        thread.start()
+        time.sleep(0.4)
+        process.send_signal(signal.SIGTERM)
+        thread.join(10)
+        assert replies[0].status_code == 503 and replies[0].json()["error"]["code"] == "shutting_down"
+        assert process.wait(10) == 0
+
+
+def test_work_on_kept_connections_is_refused_while_draining() -> None:
+    with server_process({"delay_s": 0.05}, shutdown_timeout=20.0) as (process, url), httpx.Client() as client:
+        assert client.get(url + "/health").status_code == 200
+        stream = started(url)
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as kept:
+            body = json.dumps({**BODY, "max_tokens": 30, "stream": False}).encode()
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            kept.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")  # pipelined behind running work
+            received = b""
+            with contextlib.suppress(OSError):
+                while part := kept.recv(65536):
+                    received += part
+            assert received.startswith(b"HTTP/1.1 200") and b"connection: close" in received
+        assert stream.events[-1] == "data: [DONE]"
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_g10_the_second_signal_is_at_once(workers: int) -> None:
+    with server_process({"delay_s": 5.0}, shutdown_timeout=60.0, api_workers=workers) as (process, url):
+        thread = threading.Thread(target=lambda: _swallow(url))
+        thread.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT if workers == 1 else signal.SIGTERM)
+        process.wait(10)
+        assert time.monotonic() - began < 2.5
+        thread.join(10)
+
+
+def _swallow(url: str) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        CLIENT.post(url + "/v1/completions", json=BODY, timeout=20)
+
+
+def test_g11_other_signals_do_not_kill() -> None:
+    with server_process() as (process, url):
+        for number in (signal.SIGPIPE,):
+            process.send_signal(number)
+        time.sleep(0.2)
+        assert CLIENT.get(url + "/health").status_code == 200
+
+
+def test_g20_a_taken_port_is_one_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for workers in (1, 2):
+            with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1:{port}.*--port"):
+                listening_sockets(Settings(port=port, api_workers=workers))
+    with pytest.raises(ConfigurationError, match="--host"):
+        listening_sockets(Settings(host="no.such.host.invalid", port=0))
+
+
+def test_g26_two_servers_cannot_share_a_port_but_one_can_follow() -> None:
+    first = listening_sockets(Settings(port=0, api_workers=2))
+    port = first[0].getsockname()[1]
+    for workers in (1, 2):
+        with pytest.raises(ConfigurationError, match="in use"):
+            listening_sockets(Settings(port=port, api_workers=workers))
+    for listener in first:
+        listener.close()
+    again = listening_sockets(Settings(port=port, api_workers=2))
+    assert {listener.getsockname()[1] for listener in again} == {port}
+    for listener in again:
+        listener.close()
+
+
+def test_what_connections_inherit() -> None:
+    (listener,) = listening_sockets(Settings(port=0, send_buffer_kib=64, write_timeout=7.0))
+    with listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= 64 * 1024
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+
+
+def test_connection_cap_leaves_descriptors() -> None:
+    assert 8 <= connection_cap(Settings(max_connections=1 << 30)) < 1 << 30
+    assert connection_cap(Settings(max_connections=100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("host", "start"),
+    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")],
+)
+def test_base_url(host: str, start: str) -> None:
+    with contextlib.closing(listening_sockets(Settings(host=host, port=0))[0]) as listener:
+        assert base_url(Settings(host=host), listener).startswith(start)
+
+
+# ---- several workers
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    pids = [int(line) for line in listed.stdout.split()]
+    return [p for p in pids if "resource_tracker" not in Path(f"/proc/{p}/cmdline").read_text()]
+
+
+def test_workers_share_the_load_and_the_numbers_and_are_replaced() -> None:
+    with server_process(api_workers=2) as (process, url):
+        for _ in range(60):
+            reply = CLIENT.post(url + "/v1/completions", json={"prompt": "a", "max_tokens": 1}, timeout=10)
+            assert reply.status_code == 200
+        time.sleep(1.3)
+        line = 'vllm:request_success_total{engine="0",finished_reason="length",model_name="fake"} 60.0'
+        for _ in range(8):
+            assert line in CLIENT.get(url + "/metrics", timeout=10).text
+        workers = children(process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        deadline = time.monotonic() + 15
+        while len(set(children(process.pid)) - {workers[0]}) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        answered = 0
+        while answered < 20 and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                answered += CLIENT.get(url + "/health", timeout=5).status_code == 200
+        assert answered == 20
+        time.sleep(1.2)
+        assert line in CLIENT.get(url + "/metrics", timeout=10).text, "a replaced worker's numbers are kept"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def test_g14_workers_end_with_their_parent() -> None:
+    with server_process(api_workers=2) as (process, _):
+        workers = children(process.pid)
+        process.kill()
+        process.wait(5)
+        deadline = time.monotonic() + 8
+        while any(Path(f"/proc/{pid}").exists() and _running(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_g23_closed_standard_error_does_not_stop_the_server() -> None:
+    with server_process() as (process, url):
+        assert process.stderr is not None
+        process.stderr.close()
+        for _ in range(5):
+            reply = CLIENT.post(url + "/v1/completions", json={"prompt": "a", "max_tokens": 1}, timeout=10)
+            assert reply.status_code == 200

@@ -1,0 +1,141 @@
+"""/metrics under vLLM's names, and adding up several processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from oai_server.app import make_services
+from oai_server.settings import Settings
+from oai_server.shared_metrics import SharedMetrics
+from oai_server.telemetry import Histogram, Telemetry
+from tests.support.fake_backend import FakeBackend, Script
+from tests.support.live_server import LiveServer
+
+VLLM_NAMES = (
+    *(
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",
+    ),
+    *(
+        "vllm:prefix_cache_queries_total",
+        "vllm:prefix_cache_hits_total",
+        "vllm:num_preemptions_total",
+    ),
+    *(
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:request_success_total",
+    ),
+    *(
+        "vllm:time_to_first_token_seconds_bucket",
+        "vllm:inter_token_latency_seconds_bucket",
+    ),
+    *(
+        "vllm:request_time_per_output_token_seconds_bucket",
+        "vllm:e2e_request_latency_seconds_bucket",
+    ),
+    *(
+        "vllm:request_decode_time_seconds_bucket",
+        "vllm:request_prompt_tokens_bucket",
+    ),
+    *(
+        "vllm:request_generation_tokens_bucket",
+        "vllm:request_params_n_bucket",
+    ),
+    *(
+        "vllm:request_params_max_tokens_bucket",
+        "vllm:admission_rejections_total",
+        "vllm:cache_config_info",
+    ),
+    *("http_requests_total",),
+)
+
+PAGE_NAMES = (
+    *(
+        "oai_server:kv_blocks_total",
+        "oai_server:kv_blocks_used",
+        "oai_server:kv_blocks_cached",
+    ),
+    *(
+        "oai_server:kv_fragmentation",
+        "oai_server:blocks_reused_total",
+        "oai_server:tokens_per_second",
+    ),
+)
+
+
+def scrape(server: LiveServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    reply = server.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(reply.text)
+        for sample in family.samples
+    }
+
+
+def total(server: LiveServer, name: str, **labels: str) -> float:
+    return sum(
+        value
+        for (found, found_labels), value in scrape(server).items()
+        if found == name and labels.items() <= dict(found_labels).items()
+    )
+
+
+def test_names_and_labels(server: LiveServer) -> None:
+    server.get("/version")
+    samples = scrape(server)
+    names = {name for name, _ in samples}
+    assert not set(VLLM_NAMES) - names and not set(PAGE_NAMES) - names
+    assert ("vllm:num_requests_running", (("engine", "0"), ("model_name", "fake"))) in samples
+
+
+def test_what_a_request_adds(server: LiveServer) -> None:
+    server.backend.script = Script(delay_s=0.002)
+    names = ("vllm:time_to_first_token_seconds_count", "vllm:inter_token_latency_seconds_count")
+    counted = (*names, "vllm:e2e_request_latency_seconds_count", "vllm:request_generation_tokens_sum")
+    before = [total(server, name) for name in counted]
+    done = total(server, "vllm:request_success_total", finished_reason="length")
+    server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5, "stream": True})
+    server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5})
+    server.wait_idle()
+    assert [total(server, name) - old for name, old in zip(counted, before, strict=True)] == [1, 4, 2, 10]
+    assert total(server, "vllm:request_success_total", finished_reason="length") - done == 2
+
+
+def test_rejections_and_aborts_are_counted(server: LiveServer) -> None:
+    server.backend.script = Script(max_live=0)
+    rejected = total(server, "vllm:admission_rejections_total")
+    assert server.post("/v1/completions", {"prompt": "a"}).status_code == 429
+    assert total(server, "vllm:admission_rejections_total") == rejected + 1
+
+
+def test_histograms_add_up() -> None:
+    one, two = Histogram.of((1.0, 2.0)), Histogram.of((1.0, 2.0))
+    one.observe(1.0)
+    one.observe(5.0, times=2)
+    two.observe(1.5)
+    one.add(two)
+    assert (one.counts, one.sum) == ([1, 1, 2], 12.5)
+
+
+def test_workers_files_add_up_and_outlive_a_worker(tmp_path: Path) -> None:
+    def worker(index: int) -> tuple[Telemetry, SharedMetrics]:
+        services = make_services(Settings(), FakeBackend())
+        shared = SharedMetrics(services, tmp_path, index)
+        return services.telemetry, shared
+
+    (first, one), (second, two) = worker(0), worker(1)
+    first.count_finished("stop")
+    second.count_finished("stop")
+    second.count_http("GET", "/health", 200)
+    one.publish()
+    two.publish()
+    assert one.total().finished == two.total().finished == {"stop": 2}
+    reborn, _ = worker(1)
+    assert reborn.finished == {"stop": 1} and reborn.http_requests == {"GET /health 200": 1}
+    (tmp_path / "worker-1").write_bytes(b"broken")
+    assert one.total().finished == {"stop": 1}
