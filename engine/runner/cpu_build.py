@@ -21,7 +21,8 @@ from engine.models.layers import TorchOps
 from engine.models.rope import Rotary
 from engine.models.vocabulary import tokenizer_size
 from engine.models.weights import load_weights, weights_nbytes
-from engine.native import build_decoder
+from engine.native.decoder import NativeDecoder, build_decoder
+from engine.native.sampler import NativeChooser
 from engine.process.messages import EngineInfo
 from engine.runner.cpu_runner import CpuRunner
 from engine.runner.hardware import physical_cores
@@ -58,7 +59,9 @@ def build(
     rotary = Rotary(model, max_model_len, "cpu", config.long_context_extrapolation)
     known = min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
     cache = layout.allocate(num_blocks, "cpu")
-    runner = CpuRunner(decoder, rotary, Sampler(known), cache, max_model_len, model.vocab_size)
+    chooser = NativeChooser(decoder.native) if isinstance(decoder, NativeDecoder) else None
+    sampler = Sampler(known, chooser=chooser)
+    runner = CpuRunner(decoder, rotary, sampler, cache, max_model_len, model.vocab_size)
     info = EngineInfo(
         architecture=by_name(model.architecture).class_name,
         vocab_size=model.vocab_size,
