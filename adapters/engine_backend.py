@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -23,12 +24,15 @@ from adapters.output_plans import output_plan
 from adapters.prompts import EncodedPrompt, ModelText, TextWorkers, param_of
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceededError, EngineDeadError, EngineError, EngineUnavailableError
+from engine.models.config import load_model_config
 from engine.process.messages import EngineInfo
 from engine.process.shared_state import SharedState, read_state
 from engine.process.supervisor import DEFAULT_RUNNER, Supervisor, SupervisorLimits
 from engine.request import EngineRequest, EngineStats
 
 logger = logging.getLogger(__name__)
+
+MAX_TOKENS = 2**31 - 1
 
 WATCH_INTERVAL_S = 1.0
 """How often a front without a supervisor of its own looks after its connection."""
@@ -125,15 +129,22 @@ class EngineBackend:
     @property
     def card(self) -> ModelCard:
         name = Path(self._config.model_path).name or "model"
-        text = self._workers.text if self._workers is not None else None
+        info, text = self._link.info, self._workers.text if self._workers is not None else None
         return ModelCard(
             ids=self._options.served_names or (name,),
             root=name,
             created=self._created,
-            max_model_len=self._link.info.max_model_len if self._link.info else self._config.max_model_len or 0,
+            max_model_len=info.max_model_len if info is not None else self._expected_model_len(),
             supports_thinking=text is not None and text.splits_thinking and text.chat.supports_thinking,
             supports_tools=text is not None and text.tool_format is not None,
         )
+
+    def _expected_model_len(self) -> int:
+        """Until the engine says it: what the settings and config.json say."""
+        with contextlib.suppress(EngineError):
+            supported = load_model_config(self._config.model_path).max_position
+            return min(self._config.max_model_len or supported, supported)
+        return self._config.max_model_len or MAX_TOKENS
 
     def health(self) -> Health:
         if self._stopped:
@@ -170,7 +181,7 @@ class EngineBackend:
         num_choices = request.params.n
         self._admission.arrive(num_choices)
         try:
-            encoded = await workers.encode(request.prompt, facts, request.params)
+            encoded = await workers.encode(request, facts)
             generation = self._make_generation(request, encoded, workers.text, facts)
             await self._ready()
             self._link.submit(generation.choices)
@@ -212,7 +223,7 @@ class EngineBackend:
                 arrival_s=arrival_s,
                 priority=request.priority,
                 cache_salt=request.cache_salt,
-                grammar=params.grammar,
+                grammar=encoded.grammar,
             )
             for i in range(params.n)
         ]

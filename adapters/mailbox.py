@@ -200,8 +200,10 @@ class EngineGeneration:
         if choice.done:
             return None
         new_ids = choice.token_ids[choice.num_taken :]
-        choice.num_taken = len(choice.token_ids)
-        logprobs, choice.logprobs = choice.logprobs, []
+        choice.num_taken += len(new_ids)
+        logprobs = choice.logprobs
+        if logprobs:
+            choice.logprobs = []
         assembler = choice.assembler
         if choice.reason == "error":
             choice.done = True

@@ -11,15 +11,26 @@ from typing import Any
 
 import msgspec
 
-from adapters.backend import ChatPrompt, GenerationParams, Prompt, RenderedPrompt, TextPrompt, TokenPrompt
+from adapters.backend import (
+    ChatPrompt,
+    GenerationParams,
+    GenerationRequest,
+    Prompt,
+    RenderedPrompt,
+    TextPrompt,
+    TokenPrompt,
+)
 from adapters.backend_options import BackendOptions
 from adapters.chat_templates import ChatRenderer, ChatTemplate, load_chat_renderer
 from adapters.checks import ModelFacts, check_prompt_ids, too_long
+from adapters.forced_calls import forced_call_grammar
+from adapters.grammars import after_thinking
 from adapters.reasoning import ThinkingState
 from adapters.tool_calls import ToolFormat
 from engine.errors import ConfigurationError, RequestError
 from engine.models.config import GenerationDefaults, ModelConfig, load_model_config, parse_generation
 from engine.models.fields import Fields, read_json
+from engine.request import GrammarSpec
 from engine.text.end_tokens import end_token_ids
 from engine.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -39,6 +50,8 @@ class EncodedPrompt:
     token_ids: tuple[int, ...]
     text: str
     thinking: ThinkingState | None = None
+    grammar: GrammarSpec | None = None
+    """What the output must obey, as the engine gets it."""
 
 
 class ModelText:
@@ -54,26 +67,25 @@ class ModelText:
         eos = (*end_token_ids(folder, self.tokenizer), *self.config.eos_token_ids)
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys(eos))
         self.defaults = _generation_defaults(self.config, options)
-        token_bytes = self.tokenizer.token_bytes
-        self.longest_token = max(len(token_bytes(i)) for i in range(self.tokenizer.vocab_size))
-        """Bytes of the longest token: a text of more than this times n characters has more than n tokens."""
         self.default_kwargs: dict[str, Any] = dict(options.default_chat_template_kwargs)
 
-    def encode(self, prompt: Prompt, facts: ModelFacts, params: GenerationParams) -> EncodedPrompt:
+    def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
         """Checked token ids. Raises RequestError and ContextLengthError with the field's name."""
+        prompt, params = request.prompt, request.params
         if isinstance(prompt, TokenPrompt):
             token_ids = truncated(prompt.token_ids, facts, params)
             check_prompt_ids(token_ids, facts, "prompt")
-            return EncodedPrompt(token_ids, "")
+            return EncodedPrompt(token_ids, "", grammar=params.grammar)
         param = param_of(prompt)
         if params.truncate_prompt_tokens is None:
             self.check_length(prompt, facts.max_model_len)
-        rendered = self.render(prompt)
+        rendered = self.render(prompt, request.cache_salt)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
-        return EncodedPrompt(token_ids, rendered.text, rendered.thinking)
+        grammar = request_grammar(request, rendered.thinking, self.tool_format)
+        return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar)
 
-    def render(self, prompt: Prompt) -> EncodedPrompt:
+    def render(self, prompt: Prompt, cache_salt: str = "") -> EncodedPrompt:
         """Template and tokenizer, without any check against the context."""
         match prompt:
             case TokenPrompt():
@@ -85,15 +97,16 @@ class ModelText:
                 if self.default_kwargs:
                     kwargs = self.default_kwargs | prompt.chat_template_kwargs
                     prompt = msgspec.structs.replace(prompt, chat_template_kwargs=kwargs)
-                chat = self.chat.render(prompt)
+                chat = self.chat.render(prompt, cache_salt)
                 thinking = chat.thinking if self.splits_thinking else None
                 return EncodedPrompt(chat.token_ids, chat.text, thinking)
 
     def check_length(self, prompt: Prompt, max_model_len: int) -> None:
         """Refuses, without tokenizing, a text that must be too long. Raises ContextLengthError."""
         chars = num_chars(prompt)
-        if chars > max_model_len * self.longest_token:
-            raise too_long(max_model_len, chars // self.longest_token, param_of(prompt))
+        at_least = chars // self.tokenizer.longest_token  # no token has more characters than bytes
+        if at_least > max_model_len:
+            raise too_long(max_model_len, at_least, param_of(prompt))
 
     def bad_token_ids(self, words: Iterable[str]) -> set[int]:
         """Ids that bad words forbid: each word as one token, alone and after a space.
@@ -120,11 +133,11 @@ class TextWorkers:
         self.text = text
         self._pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="text")
 
-    async def encode(self, prompt: Prompt, facts: ModelFacts, params: GenerationParams) -> EncodedPrompt:
-        if num_chars(prompt) <= INLINE_CHARS:
-            return self.text.encode(prompt, facts, params)
+    async def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
+        if num_chars(request.prompt) <= INLINE_CHARS and not forces_call(request.prompt):
+            return self.text.encode(request, facts)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self.text.encode, prompt, facts, params)
+        return await loop.run_in_executor(self._pool, self.text.encode, request, facts)
 
     async def render(self, prompt: Prompt) -> RenderedPrompt:
         """Everything /tokenize shows of a prompt."""
@@ -143,6 +156,28 @@ class TextWorkers:
         encoded = self.text.render(prompt)
         token_text = self.text.tokenizer.token_text
         return RenderedPrompt(encoded.token_ids, encoded.text, tuple([token_text(i) for i in encoded.token_ids]))
+
+
+def forces_call(prompt: Prompt) -> bool:
+    """Whether the reply must be a tool call: "required", or a named function."""
+    return isinstance(prompt, ChatPrompt) and prompt.tool_choice not in ("none", "auto")
+
+
+def request_grammar(
+    request: GenerationRequest, thinking: ThinkingState | None, tool_format: ToolFormat | None
+) -> GrammarSpec | None:
+    """The grammar of the whole output: the request's own or that of a forced call, begun where thinking ends."""
+    prompt, grammar = request.prompt, request.params.grammar
+    if not isinstance(prompt, ChatPrompt):
+        return grammar
+    if forces_call(prompt):
+        if tool_format is None:
+            raise RequestError("This model's tool calls cannot be forced.", "tool_choice")
+        choice = prompt.tool_choice
+        wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+        tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
+        grammar = forced_call_grammar(tool_format, tools, parallel=prompt.parallel_tool_calls and wanted is None)
+    return after_thinking(grammar, thinking) if grammar is not None else None
 
 
 def param_of(prompt: Prompt) -> str:

@@ -1,0 +1,198 @@
+"""The whole tree over HTTP: parent, HTTP workers, engine. Any of them is killed; leftovers are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.fault_checkpoint import write_fault_checkpoint
+from tests.support.fault_runner import Script, expected_text
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Server:
+    def __init__(self, folder: Path, script: Script, *flags: str) -> None:
+        model = write_fault_checkpoint(folder / "model", script)
+        self.folder = folder
+        self.log = (folder / "log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fault_server", "--model", str(model), "--port", "0", *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def wait_ready(self, timeout_s: float = 40) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("not ready: " + (self.folder / "log").read_text()[-3000:])
+
+    def descendants(self) -> dict[int, str]:
+        """Process ids below the server's, with their command lines."""
+        found: dict[int, str] = {}
+        level = [self.process.pid]
+        while level:
+            parent = level.pop()
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
+                for pid in map(int, task.read_text().split()):
+                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                    level.append(pid)
+        return found
+
+    def engine_pid(self) -> int:
+        return next(pid for pid, command in self.descendants().items() if "engine.process.server" in command)
+
+    def close(self) -> None:
+        tree = [self.process.pid, *self.descendants()]
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+        self.log.close()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, script: Script, *flags: str) -> Iterator[Server]:
+    server = Server(folder, script, *flags)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+
+
+async def stream_text(client: httpx.AsyncClient, url: str, prompt: str, seed: int, max_tokens: int) -> str:
+    """All text of one streamed completion; an error event raises."""
+    body = {"model": "model", "prompt": prompt, "seed": seed, "max_tokens": max_tokens, "stream": True}
+    text = ""
+    async with client.stream("POST", f"{url}/v1/completions", json=body) as reply:
+        assert reply.status_code == 200, await reply.aread()
+        async for line in reply.aiter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line[6:])
+            if "error" in event:
+                raise RuntimeError(event["error"]["message"])
+            text += "".join(choice["text"] for choice in event["choices"])
+    return text
+
+
+def client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None))
+
+
+async def streams(url: str, count: int, max_tokens: int) -> list[str | BaseException]:
+    async with client() as http:
+        calls = (stream_text(http, url, f"stream {i}", i, max_tokens) for i in range(count))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def whole(count: int, max_tokens: int) -> list[str]:
+    return [expected_text(f"stream {i}", i, max_tokens) for i in range(count)]
+
+
+async def test_sixty_four_http_streams_survive_kill_9_of_the_engine(tmp_path: Path) -> None:
+    with serving(tmp_path, Script(step_s=0.01)) as server:
+        replies = asyncio.create_task(streams(server.url, 64, 100))
+        await asyncio.sleep(1.0)
+        os.kill(server.engine_pid(), signal.SIGKILL)
+        assert await replies == whole(64, 100)
+
+
+async def test_workers_share_one_engine_and_one_of_them_may_die(tmp_path: Path) -> None:
+    with serving(tmp_path, Script(step_s=0.01), "--api-workers", "2") as server:
+        commands = server.descendants()
+        workers = [pid for pid, command in commands.items() if "spawn_main" in command]
+        assert len(workers) == 2
+        assert sum("engine.process.server" in command for command in commands.values()) == 1
+        assert await streams(server.url, 16, 20) == whole(16, 20)
+        replies = asyncio.create_task(streams(server.url, 32, 200))
+        await asyncio.sleep(0.8)
+        os.kill(workers[0], signal.SIGKILL)
+        os.kill(server.engine_pid(), signal.SIGKILL)
+        results = await replies
+        good = [text == right for text, right in zip(results, whole(32, 200), strict=True)]
+        cut = [isinstance(text, Exception) for text in results]
+        assert [a or b for a, b in zip(good, cut, strict=True)] == [True] * 32
+        server.wait_ready()
+        await asyncio.sleep(0.5)
+        assert await streams(server.url, 8, 20) == whole(8, 20)
+        async with client() as http:
+            for _ in range(50):
+                page = (await http.get(f"{server.url}/metrics")).text
+                used = [
+                    line.split()[-1] for line in page.splitlines() if line.startswith("oai_server:kv_blocks_used")
+                ]
+                if used == ["0.0"]:
+                    break
+                await asyncio.sleep(0.1)
+            assert used == ["0.0"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_sigterm_lets_streams_end_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
+    with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
+        pids = list(server.descendants())
+        replies = asyncio.create_task(streams(server.url, 8, 100))
+        await asyncio.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert await replies == whole(8, 100)
+        assert await asyncio.to_thread(server.process.wait, 15) in (0, -signal.SIGTERM)
+        deadline_s = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+        assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+        assert list(tmp_path.glob("oai-server-*")) == []
+
+
+async def test_kill_9_of_the_server_leaves_no_process(tmp_path: Path) -> None:
+    with serving(tmp_path, Script(step_s=0.01)) as server:
+        engine = server.engine_pid()
+        server.process.kill()
+        deadline_s = time.monotonic() + 8
+        while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+        assert not Path(f"/proc/{engine}").exists()
+        assert list(tmp_path.glob("oai-server-*")) == []
+
+
+async def test_health_answers_while_the_engine_loads(tmp_path: Path) -> None:
+    server = Server(tmp_path, Script(load_s=3))
+    try:
+        seen: set[int] = set()
+        async with client() as http:
+            for _ in range(100):
+                with contextlib.suppress(httpx.ConnectError):
+                    reply = await http.get(f"{server.url}/health")
+                    seen.add(reply.status_code)
+                    if reply.status_code == 200:
+                        break
+                    body = {"model": "model", "prompt": "early"}
+                    refused = await http.post(f"{server.url}/v1/completions", json=body)
+                    assert refused.status_code in (503, 200)
+                    if refused.status_code == 503:
+                        assert int(refused.headers["retry-after"]) >= 1
+                await asyncio.sleep(0.05)
+        assert seen == {503, 200}
+    finally:
+        server.close()
