@@ -18,6 +18,7 @@ from oai_server.streaming import TokenStream
 from oai_server.wire.chat import ChatChoice, ChatCompletion, ChatMessage, ChatRequest, FunctionCall, ToolCall
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate
+from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.logprobs import chat_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
@@ -38,7 +39,7 @@ class ChatController(Controller):
         record = record_of(request)
         body = await read_json(request, DECODER)
         reply_id = record.reply_id(ID_PREFIX, body.request_id)
-        asked = checked(services, body, request, reply_id)
+        asked = await checked(services, body, request, reply_id)
         record.model = services.backend.card.ids[0]
         async with Interruptible(services.live, request):
             call = await admit(services, record, [asked])
@@ -52,7 +53,7 @@ class ChatController(Controller):
         return Reply(content)
 
 
-def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
+async def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
     """All checks of the front, in vLLM's order: model, conversation, sampling."""
     validator = Validator(services.settings)
     card = services.backend.card
@@ -66,6 +67,8 @@ def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_i
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
         logprobs=validator.chat_logprobs(body.logprobs, body.top_logprobs),
     )
+    if (grammar := await requested_grammar(body, services.settings.grammar_timeout)) is not None:
+        params = msgspec.structs.replace(params, grammar=grammar)
     return generation_request(
         services,
         record_of(request),

@@ -20,6 +20,7 @@ from oai_server.streaming import TokenStream
 from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
+from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.logprobs import completion_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
@@ -40,7 +41,7 @@ class CompletionsController(Controller):
         record = record_of(request)
         body = await read_json(request, DECODER)
         reply_id = record.reply_id(ID_PREFIX, body.request_id)
-        params, prompts = checked(services, body)
+        params, prompts = await checked(services, body)
         record.model = services.backend.card.ids[0]
         asked = [
             generation_request(
@@ -67,7 +68,9 @@ class CompletionsController(Controller):
         return Reply(content)
 
 
-def checked(services: Services, body: CompletionRequest) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:
+async def checked(
+    services: Services, body: CompletionRequest
+) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:
     """All checks of the front, in vLLM's order: model, prompts, sampling."""
     validator = Validator(services.settings)
     card = services.backend.card
@@ -81,6 +84,8 @@ def checked(services: Services, body: CompletionRequest) -> tuple[GenerationPara
         logprobs=body.logprobs,
     )
     validator.sequences(params.n, len(prompts))
+    if (grammar := await requested_grammar(body, services.settings.grammar_timeout)) is not None:
+        params = msgspec.structs.replace(params, grammar=grammar)
     if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)
     return params, prompts
