@@ -36,9 +36,9 @@ class ModelFacts:
 def check_params(params: GenerationParams, facts: ModelFacts, limits: BackendLimits) -> None:
     """Ranges of everything that does not depend on the prompt. Raises RequestError with the field's name."""
     if params.n < 1:
-        raise RequestError(f"n must be at least 1, got {params.n}.", "n")
+        raise RequestError(f"n must be at least 1, got {_short(params.n)}.", "n")
     if params.n > limits.max_n:
-        raise RequestError(f"n must be at most {limits.max_n}, got {params.n}.", "n")
+        raise RequestError(f"n must be at most {limits.max_n}, got {_short(params.n)}.", "n")
     _check_numbers(params)
     _check_token_count(params, facts)
     for name in ("logprobs", "prompt_logprobs"):
@@ -136,7 +136,7 @@ def _check_numbers(params: GenerationParams) -> None:
     if params.top_p is not None and not 0.0 < params.top_p <= 1.0:
         raise RequestError(f"top_p must be in (0, 1], got {params.top_p}.", "top_p")
     if params.top_k is not None and params.top_k < -1:
-        raise RequestError(f"top_k must be 0 (disable), or at least 1, got {params.top_k}.", "top_k")
+        raise RequestError(f"top_k must be 0 (disable), or at least 1, got {_short(params.top_k)}.", "top_k")
     _check_range("min_p", params.min_p, 0.0, 1.0)
     _check_range("presence_penalty", params.presence_penalty, -2.0, 2.0)
     _check_range("frequency_penalty", params.frequency_penalty, -2.0, 2.0)
@@ -157,7 +157,7 @@ def _check_range(name: str, value: float | None, low: float, high: float) -> Non
 def _check_token_count(params: GenerationParams, facts: ModelFacts) -> None:
     max_tokens, limit = params.max_tokens, facts.max_model_len
     if max_tokens is not None and max_tokens < 0:
-        raise RequestError(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
+        raise RequestError(f"max_tokens must be at least 1, got {_short(max_tokens)}.", "max_tokens")
     if max_tokens is not None and max_tokens > limit:
         raise RequestError(
             f"max_tokens={_short(max_tokens)} cannot be greater than max_model_len={limit}. "
@@ -166,7 +166,9 @@ def _check_token_count(params: GenerationParams, facts: ModelFacts) -> None:
             "context_length_exceeded",
         )
     if params.min_tokens < 0:
-        raise RequestError(f"min_tokens must be greater than or equal to 0, got {params.min_tokens}.", "min_tokens")
+        raise RequestError(
+            f"min_tokens must be greater than or equal to 0, got {_short(params.min_tokens)}.", "min_tokens"
+        )
     most = limit if max_tokens is None else max_tokens
     if params.min_tokens > most:
         raise RequestError(
