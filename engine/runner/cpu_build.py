@@ -26,6 +26,7 @@ from engine.native.sampler import NativeChooser
 from engine.process.messages import EngineInfo
 from engine.runner.cpu_runner import CpuRunner
 from engine.runner.hardware import physical_cores
+from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.sampler import Sampler
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ def build(
     cache = layout.allocate(num_blocks, "cpu")
     chooser = NativeChooser(decoder.native) if isinstance(decoder, NativeDecoder) else None
     sampler = Sampler(known, chooser=chooser)
-    runner = CpuRunner(decoder, rotary, sampler, cache, max_model_len, model.vocab_size)
+    compiler = DeferredCompiler(config.model_path)
+    runner = CpuRunner(decoder, rotary, sampler, cache, max_model_len, model.vocab_size, compiler)
     info = EngineInfo(
         architecture=by_name(model.architecture).class_name,
         vocab_size=model.vocab_size,

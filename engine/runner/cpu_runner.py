@@ -6,17 +6,22 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.errors import RequestError
 from engine.models.decoder import Model
 from engine.models.rope import Rotary
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
 from engine.runner.step_inputs import StepInputs, build_inputs
+from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.logprobs import raw_logprobs
 from engine.sampling.row import SamplingRow
+from engine.sampling.row_grammars import RowGrammars
 from engine.sampling.sampler import Sampler
 from engine.sampling_params import SamplingParams
 
 WARM_UP = SamplingParams(temperature=0.0)
+GRAMMAR_DELAY_S = 3.0
+"""After the start: the first requests come before grammars that nobody has asked for yet."""
 UNKNOWN_ID = "the prompt holds a token id that the model does not know"
 PROMPT_LOGPROB_ROWS = 32
 """Positions whose logits exist at once while prompt logprobs are computed: the vocabulary is wide."""
@@ -33,7 +38,7 @@ class FinishedStep:
 
 
 class CpuRunner:
-    """Keeps nothing per request: all it needs lies in the sequences and the KV cache."""
+    """Keeps nothing per request but its grammar's state: all else lies in the sequences and the KV cache."""
 
     pipelined = False
 
@@ -45,6 +50,7 @@ class CpuRunner:
         kv_cache: torch.Tensor,
         max_model_len: int,
         vocab_size: int,
+        compiler: DeferredCompiler,
     ) -> None:
         """`kv_cache` is [2, layers, blocks, block_size, kv_heads, head_dim]; `vocab_size` counts the embedding."""
         self._model = model
@@ -55,6 +61,8 @@ class CpuRunner:
         self.block_size: int = kv_cache.shape[3]
         self.max_model_len = max_model_len
         self._vocab_size = vocab_size
+        self._compiler = compiler
+        self._grammars = RowGrammars(compiler)
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():
@@ -77,17 +85,28 @@ class CpuRunner:
         if numbers:
             last = [places[inputs.last_tokens[number]] for number in numbers]
             logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last])
-            output = self._sampler.sample(logits, [sampling_row(batch.rows[number].sequence) for number in numbers])
+            rows = [self._sampling_row(batch.rows[number].sequence, failed) for number in numbers]
+            output = self._sampler.sample(logits, rows)
             for place, number in enumerate(numbers):
-                sampled[number] = output.tokens[place] if number not in inputs.broken else None
+                request_id = batch.rows[number].sequence.request_id
                 if place in output.failed:
-                    failed[batch.rows[number].sequence.request_id] = output.failed[place]
+                    failed.setdefault(request_id, output.failed[place])
+                sampled[number] = output.tokens[place] if request_id not in failed else None
         prompt_logprobs = {
             row.sequence.request_id: self._prompt_logprobs(row, hidden[places[last + 1 - row.count] :])
             for number, (row, last) in enumerate(zip(batch.rows, inputs.last_tokens, strict=True))
             if reports_prompt(row) and number not in inputs.broken
         }
         return StepResult(tuple(sampled), prompt_logprobs, failed)
+
+    def _sampling_row(self, sequence: Sequence, failed: dict[str, str]) -> SamplingRow:
+        mask = None
+        if sequence.request.grammar is not None:
+            try:
+                mask = self._grammars.mask(sequence)
+            except RequestError as error:
+                failed[sequence.request_id] = str(error)
+        return SamplingRow(sequence.request.sampling, sequence.token_ids, sequence.num_prompt, mask)
 
     def _prompt_logprobs(self, row: ScheduledRow, hidden: torch.Tensor) -> list[TokenLogprobs]:
         """Logprobs of prompt tokens start + 1 .. start + count, as far as they belong to the prompt.
@@ -108,7 +127,7 @@ class CpuRunner:
         return request.needs_history
 
     def forget(self, slot: int) -> None:
-        """Nothing is kept per slot."""
+        self._grammars.forget(slot)
 
     def warm_up(self) -> None:
         """One decode step and one chunk on the dummy block, so that threads and buffers are there."""
@@ -117,13 +136,11 @@ class CpuRunner:
             request = EngineRequest("warm-up", tuple([0] * count), sampling=WARM_UP)
             sequence = Sequence(request, [0] * count, count, block_table=blocks)
             self.launch(StepBatch((ScheduledRow(sequence, 0, count, True),), num_decode_rows=int(count == 1)))
+        self._compiler.warm_later(GRAMMAR_DELAY_S)
 
     def close(self) -> None:
         """Memory goes with the object."""
-
-
-def sampling_row(sequence: Sequence) -> SamplingRow:
-    return SamplingRow(sequence.request.sampling, sequence.token_ids, sequence.num_prompt)
+        self._compiler.cancel()
 
 
 def reports_prompt(row: ScheduledRow) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from engine import InferenceEngine, SamplingParams
 from engine.errors import ConfigurationError, ContextLengthError, RequestError
-from tests.support.qwen_data import qwen_data
-from tests.support.tiny_checkpoints import COMMON
+from tests.support.tiny_checkpoints import build_with_tokenizer
 
 PROMPTS = ["Hello", "AI is", "AI 的未来是"]
 
@@ -20,17 +18,7 @@ PROMPTS = ["Hello", "AI is", "AI 的未来是"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(1)
-    sizes = {
-        "vocab_size": 151_936,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "head_dim": 16,
-        "eos_token_id": 151_645,
-    }
-    Qwen3ForCausalLM(Qwen3Config(**{**COMMON, **sizes, "tie_word_embeddings": True})).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(qwen_data() / "tokenizers" / "qwen3" / name, folder / name)
+    build_with_tokenizer(folder)
     return folder
 
 

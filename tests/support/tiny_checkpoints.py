@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from tests.support.qwen_data import qwen_data
 
 COMMON: dict[str, Any] = {
     "vocab_size": 512,
@@ -80,6 +83,21 @@ def build_checkpoint(name: str, folder: Path, dtype: torch.dtype = torch.float32
     if variant.hub_spelling:
         spell_as_on_the_hub(folder / "config.json")
     return model
+
+
+def build_with_tokenizer(folder: Path) -> None:
+    """A Qwen3 with the real vocabulary and tokenizer, but of almost no width."""
+    torch.manual_seed(1)
+    sizes = {
+        "vocab_size": 151_936,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "head_dim": 16,
+        "eos_token_id": 151_645,
+    }
+    Qwen3ForCausalLM(Qwen3Config(**{**COMMON, **sizes, "tie_word_embeddings": True})).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(qwen_data() / "tokenizers" / "qwen3" / name, folder / name)
 
 
 def spell_as_on_the_hub(path: Path) -> None:

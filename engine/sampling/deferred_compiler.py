@@ -1,0 +1,61 @@
+"""The grammar compiler of a model folder, built when it is first needed or when the start has calmed down."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError, RequestError
+from engine.request import GrammarSpec
+from engine.text.end_tokens import end_token_ids
+from engine.text.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from engine.sampling.grammar_mask import GrammarCompiler, GrammarState
+
+logger = logging.getLogger(__name__)
+
+
+class DeferredCompiler:
+    """A `GrammarCompiler` that costs nothing at start. Safe to use from several threads."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._compiler: GrammarCompiler | None = None
+        self._timer: threading.Timer | None = None
+
+    def warm_later(self, delay_s: float) -> None:
+        """Build it from a thread after `delay_s`, so that no request has to wait for it."""
+        self._timer = threading.Timer(delay_s, self._warm)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Whatever has not begun will not."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def start(self, spec: GrammarSpec) -> GrammarState:
+        """Raises RequestError when the grammar is none, or the folder has no tokenizer."""
+        return self._get().start(spec)
+
+    def _get(self) -> GrammarCompiler:
+        with self._lock:
+            if self._compiler is None:
+                from engine.sampling.grammar_mask import GrammarCompiler  # its library is not needed at start
+
+                try:
+                    tokenizer = load_tokenizer(self._folder)
+                except (EngineError, OSError) as error:
+                    raise RequestError(f"Grammars need the model's tokenizer: {error}", "response_format") from error
+                self._compiler = GrammarCompiler(tokenizer, end_token_ids(self._folder, tokenizer))
+            return self._compiler
+
+    def _warm(self) -> None:
+        try:
+            self._get().warm()
+        except RequestError as error:
+            logger.info("%s", error)
