@@ -66,15 +66,18 @@ class EngineLoop:
         for identity in list(self._door.fronts):
             self._door.send(identity, Welcome(self._epoch, self._info))
         while not should_stop():
-            busy = self._core.has_work()
-            if not busy and should_stop_when_idle():
+            if not self._core.has_work() and should_stop_when_idle():
                 return
-            timeout_ms = 0 if busy else int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
-            for identity, message in self._door.receive(timeout_ms):
-                self._handle(identity, message)
-            if self._core.has_work():
-                self._emit(self._core.step())
-            self._keep_alive()
+            self.turn()
+
+    def turn(self) -> None:
+        """Take what has arrived, or wait for it if there is nothing to do; step once."""
+        idle_ms = int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
+        for identity, message in self._door.receive(0 if self._core.has_work() else idle_ms):
+            self._handle(identity, message)
+        if self._core.has_work():
+            self._emit(self._core.step())
+        self._keep_alive()
 
     def _handle(self, identity: bytes, message: FrontMessage) -> None:
         match message:

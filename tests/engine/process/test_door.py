@@ -1,0 +1,321 @@
+"""The socket between fronts and engine, both ends in one process: greetings, broken messages, fronts that go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from engine.errors import RequestError
+from engine.process.client import EngineClient
+from engine.process.door import Door, answering_while_loading
+from engine.process.loop import EngineLoop
+from engine.process.messages import (
+    Cancel,
+    EngineInfo,
+    Heartbeat,
+    Hello,
+    Progress,
+    StepOutputs,
+    Submit,
+    Welcome,
+    socket_path,
+    started_path,
+)
+from engine.process.recorder import StartRecorder, is_device_lost
+from engine.request import EngineRequest, EngineStats, RequestOutput
+from engine.sampling_params import SamplingParams
+
+INFO = EngineInfo("a", 9, 9, 9, 9, 9, 9, 0, 0, "cpu", "x", "x", "x", "x", 0.0, 0)
+
+
+def request(name: str) -> EngineRequest:
+    return EngineRequest(name, (1, 2), SamplingParams())
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    door = Door(str(tmp_path / "run"))
+    yield door
+    door.close()
+    assert not Path(socket_path(str(tmp_path / "run"))).exists()
+
+
+class Front:
+    """A plain socket that sends whatever bytes it likes."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.connect(f"ipc://{socket_path(str(tmp_path / 'run'))}")
+
+    def send(self, message: object) -> None:
+        self.socket.send(message if isinstance(message, bytes) else msgspec.msgpack.encode(message))
+
+    def receive(self) -> object:
+        assert self.socket.poll(5000)
+        return msgspec.msgpack.decode(self.socket.recv(), type=Progress | Welcome | StepOutputs | Heartbeat)
+
+
+@pytest.fixture
+def front(door: Door, tmp_path: Path) -> Iterator[Front]:
+    front = Front(tmp_path)
+    yield front
+    front.context.destroy(linger=0)
+
+
+class Core:
+    """Answers every request with one token a step, until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, int] = {}
+        self.cancelled: list[str] = []
+        self.resets = 0
+
+    def add_request(self, request: EngineRequest) -> None:
+        if request.request_id == "refused":
+            raise RequestError("not this one")
+        if request.request_id == "broken":
+            raise KeyError("a detail that nobody outside should read")
+        self.live[request.request_id] = 0
+
+    def cancel(self, request_id: str) -> None:
+        self.live.pop(request_id)
+        self.cancelled.append(request_id)
+
+    def step(self) -> list[RequestOutput]:
+        for name in self.live:
+            self.live[name] += 1
+        return [RequestOutput(name, (count,)) for name, count in self.live.items()]
+
+    def has_work(self) -> bool:
+        return bool(self.live)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(num_running=len(self.live))
+
+    def reset_prefix_cache(self) -> None:
+        self.resets += 1
+
+
+class Engine:
+    """A loop that a test turns by hand."""
+
+    def __init__(self, door: Door, tmp_path: Path) -> None:
+        self.core = Core()
+        self.recorder = StartRecorder(str(tmp_path / "run"), 3)
+        self.loop = EngineLoop(door, self.core, self.recorder, INFO, 3)
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.loop.turn()
+
+
+@pytest.fixture
+def engine(door: Door, tmp_path: Path) -> Engine:
+    return Engine(door, tmp_path)
+
+
+def read_until(front: Front, engine: Engine, kind: type) -> object:
+    for _ in range(50):
+        engine.turn()
+        if front.socket.poll(20):
+            message = front.receive()
+            if isinstance(message, kind):
+                return message
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_hello_is_answered_with_progress_while_loading(door: Door, front: Front) -> None:
+    with answering_while_loading(door, 3) as report:
+        front.send(Hello(os.getpid()))
+        assert front.receive() == Progress(3, "process", 0.0)
+        report("weights", 0.25, "shard 1 of 4")
+        while (message := front.receive()) != Progress(3, "weights", 0.25, "shard 1 of 4"):
+            assert isinstance(message, Progress)
+
+
+def test_fronts_of_the_loading_time_are_welcomed(door: Door, front: Front, engine: Engine) -> None:
+    with answering_while_loading(door, 3):
+        front.send(Hello(os.getpid()))
+        front.receive()
+    engine.loop.run(lambda: False, lambda: True)
+    while not isinstance(message := front.receive(), Welcome):
+        assert isinstance(message, Progress)
+    assert message == Welcome(3, INFO)
+
+
+def test_a_second_hello_says_that_the_front_is_known(front: Front, engine: Engine) -> None:
+    front.send(Hello(os.getpid()))
+    assert read_until(front, engine, Welcome) == Welcome(3, INFO, known=False)
+    front.send(Hello(os.getpid()))
+    assert read_until(front, engine, Welcome) == Welcome(3, INFO, known=True)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"\xff", b"\x00" * 1000, b"\x93" * 5000, msgspec.msgpack.encode({"type": "submit", "requests": "x"})],
+    ids=["empty", "byte", "zeros", "deep", "wrong type"],
+)
+def test_broken_messages_are_dropped(front: Front, engine: Engine, junk: bytes) -> None:
+    front.send(junk)
+    front.socket.send_multipart([b"a", b"b", b"c"])
+    front.send(Hello(os.getpid()))
+    assert isinstance(read_until(front, engine, Welcome), Welcome)
+
+
+def test_a_refused_request_costs_only_itself_and_hides_internals(front: Front, engine: Engine) -> None:
+    front.send(Hello(os.getpid()))
+    front.send(Submit((request("refused"), request("broken"), request("good"))))
+    outputs: dict[str, RequestOutput] = {}
+    while len(outputs) < 3:
+        message = read_until(front, engine, StepOutputs)
+        assert isinstance(message, StepOutputs)
+        outputs |= {output.request_id: output for output in message.outputs}
+    assert outputs["refused"].error == "not this one"
+    assert "detail" not in outputs["broken"].error
+    assert outputs["broken"].finish_reason == "error"
+    assert outputs["good"].token_ids
+
+
+def test_the_same_request_twice_is_one(front: Front, engine: Engine) -> None:
+    front.send(Hello(os.getpid()))
+    front.send(Submit((request("a"),)))
+    read_until(front, engine, StepOutputs)
+    front.send(Submit((request("a"),)))
+    engine.turn(5)
+    assert list(engine.core.live) == ["a"]
+    assert engine.core.live["a"] > 3
+
+
+def test_a_front_cancels_only_its_own(door: Door, front: Front, engine: Engine, tmp_path: Path) -> None:
+    other = Front(tmp_path)
+    for one in (front, other):
+        one.send(Hello(os.getpid()))
+        read_until(one, engine, Welcome)
+    front.send(Submit((request("a"), request("b"))))
+    read_until(front, engine, StepOutputs)
+    other.send(Cancel(("a", "unknown")))
+    front.send(Cancel(("b",)))
+    while engine.core.cancelled != ["b"]:
+        engine.turn()
+    assert list(engine.core.live) == ["a"]
+    other.context.destroy(linger=0)
+
+
+def test_requests_of_a_front_that_closes_are_cancelled(door: Door, front: Front, engine: Engine) -> None:
+    front.send(Hello(os.getpid()))
+    front.send(Submit((request("a"),)))
+    read_until(front, engine, StepOutputs)
+    front.socket.close(linger=0)
+    for _ in range(200):
+        engine.turn()
+        if not engine.core.live:
+            break
+    assert engine.core.cancelled == ["a"]
+    assert door.fronts == {}
+
+
+def test_requests_of_a_process_that_is_killed_are_cancelled(door: Door, engine: Engine, tmp_path: Path) -> None:
+    code = (
+        "import sys, time, zmq, msgspec\n"
+        "from engine.process.messages import *\n"
+        "from engine.sampling_params import SamplingParams\n"
+        "import os\n"
+        f"s = zmq.Context().socket(zmq.DEALER); s.connect('ipc://{socket_path(str(tmp_path / 'run'))}')\n"
+        "s.send(msgspec.msgpack.encode(Hello(os.getpid())))\n"
+        "s.send(msgspec.msgpack.encode(Submit((EngineRequest('a', (1,), SamplingParams()),))))\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not engine.core.live:
+        engine.turn()
+    process.kill()
+    process.wait()
+    for _ in range(2000):
+        engine.turn()
+        if not engine.core.live:
+            break
+    assert engine.core.cancelled == ["a"]
+
+
+async def test_the_client_hears_everything_in_order_and_reconnects(tmp_path: Path) -> None:
+    heard: list[object] = []
+
+    class Listener:
+        def on_progress(self, progress: Progress) -> None:
+            heard.append(progress)
+
+        def on_welcome(self, welcome: Welcome) -> None:
+            heard.append(welcome)
+
+        def on_outputs(self, outputs: StepOutputs) -> None:
+            heard.append(outputs)
+
+        def on_heartbeat(self, heartbeat: Heartbeat) -> None:
+            heard.append(heartbeat)
+
+        def on_lost(self) -> None:
+            heard.append("lost")
+
+    client = EngineClient(str(tmp_path / "run"), Listener())
+    client.open()
+    for _ in range(2):
+        door = Door(str(tmp_path / "run"))
+        engine = Engine(door, tmp_path)
+        heard.clear()
+        await turn_until(engine, lambda: any(isinstance(m, Welcome) for m in heard))
+        client.submit([request("a")])
+        await turn_until(engine, lambda: sum(isinstance(m, StepOutputs) for m in heard) >= 20)
+        tokens = [m.outputs[0].token_ids[0] for m in heard if isinstance(m, StepOutputs)]
+        assert tokens == list(range(1, len(tokens) + 1))
+        door.close()
+        while heard[-1] != "lost":
+            await asyncio.sleep(0.01)
+    client.close()
+    client.close()
+
+
+async def turn_until(engine: Engine, condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]
+            engine.turn()
+            await asyncio.sleep(0.002)
+
+
+def test_started_requests_are_on_disk_before_the_step(tmp_path: Path) -> None:
+    class Row:
+        def __init__(self, name: str) -> None:
+            self.sequence = type("S", (), {"request": request(name)})
+
+    class Batch:
+        def __init__(self, *names: str) -> None:
+            self.rows = [Row(name) for name in names]
+
+    recorder = StartRecorder(str(tmp_path), 2)
+    recorder.note(Batch("a", "b"))  # type: ignore[arg-type]
+    recorder.note(Batch("a", "b", "c"))  # type: ignore[arg-type]
+    assert Path(started_path(str(tmp_path), 2)).read_text().split() == ["a", "b", "c"]
+    assert recorder.take_fresh() == ("a", "b", "c")
+    assert recorder.take_fresh() == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (type("AcceleratorError", (RuntimeError,), {})("anything"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), False),
+        (ValueError("bad shape"), False),
+    ],
+)
+def test_a_lost_device_is_told_from_a_failed_step(error: Exception, lost: bool) -> None:
+    assert is_device_lost(error) is lost
