@@ -41,6 +41,9 @@ format: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench-cpu: $(VENV)/.dev ## ours against transformers' generate on CPU (random 0.5B checkpoint); ARGS="--rounds 5"
+	$(BIN)/python -m benchmarks.cpu_decode $(ARGS)
+
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
