@@ -156,12 +156,14 @@ class FakeGeneration:
 class FakeBackend:
     """Implements `adapters.backend.Backend`."""
 
-    def __init__(self, script: Script | None = None, ids: tuple[str, ...] = ("fake", "alias")) -> None:
+    def __init__(
+        self, script: Script | None = None, ids: tuple[str, ...] = ("fake", "alias"), context: int = CONTEXT
+    ) -> None:
         self.script = script or Script()
         self.live: set[FakeGeneration] = set()
         self.ended: Counter[str] = Counter()
         self.requests: list[GenerationRequest] = []
-        self._card = ModelCard(ids, "fake-root", 1_700_000_000, CONTEXT, supports_thinking=True, supports_tools=True)
+        self._card = ModelCard(ids, "fake-root", 1_700_000_000, context, supports_thinking=True, supports_tools=True)
 
     @property
     def card(self) -> ModelCard:
@@ -192,9 +194,10 @@ class FakeBackend:
         if self.script.max_live is not None and len(self.live) >= self.script.max_live:
             raise EngineOverloadedError("The queue is full.", retry_after_s=1.5)
         prompt = await self.render(request.prompt)
-        if len(prompt.token_ids) > CONTEXT:
+        context = self._card.max_model_len
+        if len(prompt.token_ids) > context:
             raise ContextLengthError(
-                f"This model's maximum context length is {CONTEXT} tokens. However, your prompt contains "
+                f"This model's maximum context length is {context} tokens. However, your prompt contains "
                 f"{len(prompt.token_ids)} input tokens."
             )
         return FakeGeneration(self, request, prompt)
