@@ -50,5 +50,8 @@ clean: ## remove the environment and caches
 docs: $(VENV)/.serve ## write docs/settings.md from the settings table
 	$(BIN)/oai-server settings > docs/settings.md
 
+bench-http: $(VENV)/.dev ## the HTTP layer alone: SSE chunks and short requests a second and core, against FastAPI
+	$(BIN)/python -m benchmarks.http_layer $(ARGS)
+
 bench-policies: $(VENV)/.serve ## the three scheduling policies on one mixed workload
 	$(BIN)/python -m benchmarks.policies $(ARGS)
