@@ -6,6 +6,7 @@ foreign library is never loaded. It is written under a temporary name and rename
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,10 +24,11 @@ logger = logging.getLogger(__name__)
 SOURCES = Path(__file__).parent
 FLAGS = (
     *("-O3", "-march=native", "-std=gnu++17", "-ffp-contract=off", "-fno-math-errno"),
-    *("-pthread", "-shared", "-fPIC", "-Wno-psabi"),
+    *("-pthread", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),
 )
 COMPILERS = ("g++", "clang++", "c++")
 TIMEOUT_S = 180.0
+_building = threading.Lock()
 
 
 class BuildError(Exception):
@@ -36,10 +39,27 @@ def library_path(extra_flags: tuple[str, ...] = ()) -> Path:
     """The compiled library, built now unless an earlier run left it. Raises BuildError."""
     compiler = find_compiler()
     flags = FLAGS + extra_flags
-    path = cache_folder() / f"kernels-{_digest(compiler, flags)}.so"
-    if not path.exists():
-        _compile(compiler, flags, path)
-    return path
+    with _building:
+        path = cache_folder() / f"kernels-{_digest(compiler, flags)}.so"
+        if not path.exists():
+            _compile(compiler, flags, path)
+        return path
+
+
+def build_in_background() -> None:
+    """Compile, if that is needed, while the caller loads weights; a failure shows when the library is asked for."""
+
+    def build() -> None:
+        with contextlib.suppress(BuildError):
+            library_path()
+
+    if enabled():
+        threading.Thread(target=build, name="native-build", daemon=True).start()
+
+
+def enabled() -> bool:
+    """Whether OAI_SERVER_NATIVE leaves the kernels on."""
+    return os.environ.get("OAI_SERVER_NATIVE", "1").lower() not in ("0", "false", "off", "no")
 
 
 def find_compiler() -> str:

@@ -87,8 +87,9 @@ class Forward {
 
     template <class Body>
     void each_row(const Body& body) {
-        pool_.run(rows_, [&](int begin, int end, int) {
-            for (int t = begin; t < end; t++) body(t);
+        constexpr int GRAIN = 8;  // a few rows are not worth waking anybody
+        pool_.run((rows_ + GRAIN - 1) / GRAIN, [&](int begin, int end, int) {
+            for (int t = begin * GRAIN; t < std::min(end * GRAIN, rows_); t++) body(t);
         });
     }
 

@@ -61,6 +61,7 @@ void run_attention(Pool& pool, const Pages& pages, int rows, const W* queries, c
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Sizes of a row of inputs must be multiples of this many elements.
@@ -178,3 +179,4 @@ uint64_t oai_read(void* handle, const void* memory, int64_t bytes) {
     return total;
 }
 }
+#pragma GCC visibility pop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import sys
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from engine.attention.base import AttentionMetadata
-from engine.native.build import BuildError, library_path
+from engine.native.build import BuildError, enabled, library_path
 from engine.native.structs import Model, Step
 
 logger = logging.getLogger(__name__)
@@ -144,7 +143,7 @@ class Native:
 
 def load_native(threads: int) -> Native | None:
     """The kernels, compiled if need be and checked against torch; None, with one log line, where that fails."""
-    if os.environ.get("OAI_SERVER_NATIVE", "1").lower() in ("0", "false", "off", "no"):
+    if not enabled():
         logger.warning(
             "native CPU kernels are switched off by OAI_SERVER_NATIVE: torch computes, several times slower"
         )

@@ -119,7 +119,9 @@ INLINE Floats exp(Floats argument) {
 
 // Keeps a value in a register: left alone, compilers fold its load into every use and become bound by loads.
 INLINE void pin(Floats& v) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__AVX2__)
     asm("" : "+x"(v));
 #else
     (void)v;

@@ -1,7 +1,8 @@
-"""The kernels under test: as this CPU runs them, and the bf16-pair layout of newer CPUs, emulated."""
+"""The kernels under test: for this CPU, for any CPU, and with the bf16 pairs of newer ones emulated."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,11 @@ import pytest
 from engine.native.build import BuildError, library_path
 from engine.native.library import Native
 
-VARIANTS: dict[str, tuple[str, ...]] = {"this CPU": (), "bf16 pairs": ("-DOAI_EMULATE_BF16_PAIRS",)}
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "this CPU": (),
+    "bf16 pairs": ("-O1", "-DOAI_EMULATE_BF16_PAIRS"),
+    "portable": ("-O1", "-march=x86-64" if platform.machine() in ("x86_64", "AMD64") else "-DPORTABLE"),
+}
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

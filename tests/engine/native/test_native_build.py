@@ -87,6 +87,12 @@ def test_an_unusable_cache_folder_is_replaced(tmp_path: Path, monkeypatch: pytes
     folder.rmdir()
 
 
+def test_building_in_the_background_is_waited_for(compiler: Path) -> None:
+    build.build_in_background()
+    assert library_path().exists()
+    assert (compiler.parent / "runs").read_text().count("run") == 1
+
+
 @pytest.mark.parametrize("value", ["0", "false", "off"])
 def test_switched_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OAI_SERVER_NATIVE", value)
