@@ -54,7 +54,8 @@ def _parameter(option: Option) -> inspect.Parameter:
         show_default=False,
         metavar=_metavar(option),
     )
-    hint = Annotated[list[kind] | None if option.multiple else kind | None, info]
+    value: Any = list[kind] if option.multiple else kind
+    hint: Any = Annotated[value | None, info]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
