@@ -33,6 +33,8 @@ from engine.request import EngineRequest, EngineStats
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 2**31 - 1
+NOT_RUNNING = "The engine is not running and cannot be started again."
+"""What clients hear; the reason, which may name paths, stands in the log and in `health`."""
 
 WATCH_INTERVAL_S = 1.0
 """How often a front without a supervisor of its own looks after its connection."""
@@ -95,6 +97,7 @@ class EngineBackend:
                 lambda _state: self._on_change(),
                 limits=self._supervisor_limits,
                 runner=self._runner,
+                log_level=logging.getLevelName(logger.getEffectiveLevel()),
             )
             self._supervisor.start()
         else:
@@ -254,8 +257,8 @@ class EngineBackend:
         give_up_s: float | None = None
         loop = asyncio.get_running_loop()
         while True:
-            if reason := self._why_dead():
-                raise EngineDeadError(f"The engine is not running: {reason}")
+            if self._why_dead():
+                raise EngineDeadError(NOT_RUNNING)
             if self._workers is not None and self._facts is not None and self._link.connected:
                 return self._workers, self._facts
             if self._link.info is None or self._facts is None:
@@ -289,8 +292,8 @@ class EngineBackend:
         if link.connected and link.info is not None and supervisor is not None:
             supervisor.note_ready(link.epoch, link.info.device)
         self._complete_facts()
-        if reason := self._why_dead():
-            link.fail_all(f"The engine is not running: {reason}")
+        if self._why_dead():
+            link.fail_all(NOT_RUNNING)
         self._changed.set()
         self._changed.clear()
 

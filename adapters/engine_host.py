@@ -51,6 +51,7 @@ class EngineHost:
             self._publish,
             limits=self._supervisor_limits,
             runner=self._runner,
+            log_level=logging.getLevelName(logger.getEffectiveLevel()),
         )
         self._publish("starting")
         client.open()

@@ -36,6 +36,8 @@ from engine.text.tokenizer import Tokenizer, load_tokenizer
 
 INLINE_CHARS = 4_000
 """Prompts up to this length are tokenized in the event loop: about half a millisecond at most."""
+MAX_RENDER_CHARS = 4 << 20
+"""Longest text that is tokenized for its own sake; a few seconds of one thread."""
 TEXT_THREADS = 2
 TOOL_FORMATS: dict[str, ToolFormat | None] = {
     "hermes": "hermes",
@@ -140,7 +142,9 @@ class TextWorkers:
         return await loop.run_in_executor(self._pool, self.text.encode, request, facts)
 
     async def render(self, prompt: Prompt) -> RenderedPrompt:
-        """Everything /tokenize shows of a prompt."""
+        """Everything /tokenize shows of a prompt. Raises RequestError for one of more than MAX_RENDER_CHARS."""
+        if num_chars(prompt) > MAX_RENDER_CHARS:
+            raise RequestError(f"The text is longer than {MAX_RENDER_CHARS} characters.", param_of(prompt))
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._render, prompt)
 
     async def detokenize(self, token_ids: tuple[int, ...]) -> str:

@@ -41,7 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s engine: %(message)s")
     say_last_words = claim_output()
-    launch = read_launch()
+    try:
+        launch = read_launch()
+    except EOFError:  # the parent has gone before it said what to do
+        return 1
     try:
         serve(launch, options.runner)
     except (ConfigurationError, ModelLoadError) as error:

@@ -139,7 +139,8 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
     backend.no_padding()
 
     def encode_ordinary(text: str) -> list[int]:
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        # Unlike `encode`, the batch call lets other threads run meanwhile: a large prompt takes seconds.
+        ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def base_bytes(token_id: int) -> bytes | None:
