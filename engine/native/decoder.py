@@ -12,6 +12,7 @@ from engine.models.rope import RotaryStep
 from engine.models.weights import LayerWeights, ModelWeights
 from engine.native.library import DTYPES, Native, load_native
 from engine.native.structs import Layer, Model, Shape, Step
+from engine.native.wide import WideSteps, wide_steps
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,14 @@ class NativeDecoder:
 
     Residuals, norms, rotations and sums are float32; products take the weights' dtype (bf16 activations only where
     the CPU multiplies bf16 pairs); keys and values are rounded to the cache's dtype, which is the weights'. A token's
-    result is the same alone, in any batch and in any chunk of a prompt.
+    result is the same alone, in any batch and in any chunk of a prompt (but for steps left to `wide`).
     """
 
-    def __init__(self, config: ModelConfig, weights: ModelWeights, native: Native) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: ModelWeights, native: Native, wide: WideSteps | None = None
+    ) -> None:
         self.native = native
+        self._wide = wide
         self._config = config
         self._weights = weights  # keeps the memory alive that the native side points into
         self._dtype = weights.embedding.dtype
@@ -49,6 +53,8 @@ class NativeDecoder:
         """
         if kv_cache.dtype != self._dtype or not kv_cache.is_contiguous():
             raise ValueError(f"the cache must be contiguous {self._dtype}, found {kv_cache.dtype}")
+        if self._wide is not None and len(token_ids) >= self._wide.min_tokens:
+            return self._wide.forward(token_ids, rotary, metadata, kv_cache, kept)
         if kept is None:
             kept = torch.arange(len(token_ids))
         hidden = torch.empty(len(kept), self._config.hidden_size)
@@ -95,7 +101,7 @@ def build_decoder(config: ModelConfig, weights: ModelWeights, threads: int) -> N
         return None
     reason = refusal(config, weights, native)
     if reason is None:
-        return NativeDecoder(config, weights, native)
+        return NativeDecoder(config, weights, native, wide_steps(config, weights, native))
     logger.warning("native CPU kernels are not used for this model, torch computes: %s", reason)
     native.close()
     return None
