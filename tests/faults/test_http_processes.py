@@ -7,78 +7,14 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.fault_checkpoint import write_fault_checkpoint
 from tests.support.fault_runner import Script, expected_text
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-class Server:
-    def __init__(self, folder: Path, script: Script, *flags: str) -> None:
-        model = write_fault_checkpoint(folder / "model", script)
-        self.folder = folder
-        self.log = (folder / "log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fault_server", "--model", str(model), "--port", "0", *flags],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={**os.environ, "TMPDIR": str(folder)},
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-
-    def wait_ready(self, timeout_s: float = 40) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("not ready: " + (self.folder / "log").read_text()[-3000:])
-
-    def descendants(self) -> dict[int, str]:
-        """Process ids below the server's, with their command lines."""
-        found: dict[int, str] = {}
-        level = [self.process.pid]
-        while level:
-            parent = level.pop()
-            for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                for pid in map(int, task.read_text().split()):
-                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                    level.append(pid)
-        return found
-
-    def engine_pid(self) -> int:
-        return next(pid for pid, command in self.descendants().items() if "engine.process.server" in command)
-
-    def close(self) -> None:
-        tree = [self.process.pid, *self.descendants()]
-        for pid in tree:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
-        self.log.close()
-
-
-@contextlib.contextmanager
-def serving(folder: Path, script: Script, *flags: str) -> Iterator[Server]:
-    server = Server(folder, script, *flags)
-    try:
-        server.wait_ready()
-        yield server
-    finally:
-        server.close()
+from tests.support.fault_tree import Server, serving
 
 
 async def stream_text(client: httpx.AsyncClient, url: str, prompt: str, seed: int, max_tokens: int) -> str:
