@@ -5,7 +5,8 @@
 Prompts and outputs have lognormal lengths and arrivals are Poisson, drawn from one seed, the same for each policy.
 Half of the requests say how long they will be (max_tokens); the others allow 256 tokens and are ended by their client
 when they have enough, as a stop string does. The arrival rate is `load` times what the engine manages when all
-requests are there at once, measured first. Policies take turns within each round, so that noise disturbs all alike.
+requests are there at once, measured before every round. Policies take turns within each round, so that noise disturbs
+all alike.
 """
 
 from __future__ import annotations
@@ -166,20 +167,22 @@ def main() -> None:
     runner, info = build_runner(config, lambda phase, fraction, detail: None)
     runner.warm_up()
     play(config, runner, "fcfs", draw_workload(options.slots, 0.0, options.seed + 100))
-    took_s, _ = play(config, runner, "fcfs", draw_workload(options.requests, 0.0, options.seed))
-    rate = options.load * options.requests / took_s
+    results = {name: Measured() for name in POLICIES}
+    rates = []
+    for number in range(options.rounds):
+        seed = options.seed + 1000 * number
+        took_s, _ = play(config, runner, "fcfs", draw_workload(options.requests, 0.0, seed))
+        rates.append(options.load * options.requests / took_s)
+        for name, measured in results.items():
+            jobs = draw_workload(options.requests, rates[-1], seed)
+            record(measured, jobs, *play(config, runner, name, jobs))
+    runner.close()
     console.print(
         f"{info.device}, {info.dtype}, {info.attention_backend}; Python {platform.python_version()}, "
         f"torch {torch.__version__}; {info.architecture}, {info.weights_bytes / 1e6:.0f} MB of weights; "
-        f"{options.requests} requests, {options.slots} slots, {rate:.1f} requests/s "
+        f"{options.requests} requests, {options.slots} slots, {min(rates):.1f}-{max(rates):.1f} requests/s "
         f"({options.load:.0%} of capacity), seed {options.seed}, medians of {options.rounds} rounds\n"
     )
-    results = {name: Measured() for name in POLICIES}
-    for number in range(options.rounds):
-        for name, measured in results.items():
-            jobs = draw_workload(options.requests, rate, options.seed + 1000 * number)
-            record(measured, jobs, *play(config, runner, name, jobs))
-    runner.close()
     console.print(report(results))
 
 
