@@ -15,7 +15,15 @@ from oai_server.replies import Reply
 from oai_server.routes.requests import generation_request, record_of
 from oai_server.services import Services, services_of
 from oai_server.streaming import TokenStream
-from oai_server.wire.chat import ChatChoice, ChatCompletion, ChatMessage, ChatRequest, FunctionCall, ToolCall
+from oai_server.wire.chat import (
+    ChatChoice,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    FunctionCall,
+    ToolCall,
+    finish_reason,
+)
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.constraints import requested_grammar
@@ -105,6 +113,7 @@ def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) ->
             tokens_as_ids=_tokens_as_ids(services, body),
             prompt_text=bool(body.return_prompt_text),
             reasoning_field=settings.reasoning_field,
+            named_call=isinstance(body.tool_choice, dict),
         ),
         call.generations[0],
     )
@@ -140,7 +149,7 @@ def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatCh
             **thinking,
         ),
         logprobs=chat_logprobs(delta.logprobs, as_ids=_tokens_as_ids(services, body)) if body.logprobs else None,
-        finish_reason=delta.finish_reason,
+        finish_reason=finish_reason(body, delta.finish_reason),
         stop_reason=delta.stop_reason,
         token_ids=list(delta.token_ids) if body.return_token_ids else None,
     )

@@ -10,6 +10,8 @@ from oai_server.wire.logprobs import ChatLogprobs, PromptLogprobs
 from oai_server.wire.sampling import SamplingFields
 from oai_server.wire.usage import UsageBody
 
+FinishReason = Literal["stop", "length", "tool_calls"]
+
 
 class ChatRequest(SamplingFields, frozen=True, kw_only=True):
     messages: list[dict[str, Any]]
@@ -30,15 +32,20 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
     chat_template: Any = None
 
 
+def finish_reason(request: ChatRequest, reason: FinishReason | None) -> FinishReason | None:
+    """OpenAI's rule: a call that was asked for by name is a plain end, not news to act on."""
+    return "stop" if reason == "tool_calls" and isinstance(request.tool_choice, dict) else reason
+
+
 class FunctionCall(msgspec.Struct, frozen=True):
     name: str
     arguments: str
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     id: str
-    function: FunctionCall
     type: Literal["function"] = "function"
+    function: FunctionCall
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -57,7 +64,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: FinishReason | None
     stop_reason: int | str | None
     token_ids: list[int] | None = None
 

