@@ -53,15 +53,16 @@ function drawChart(canvas, points) {
   const top = Math.max(...points.filter((value) => value !== null), 1e-9);
   context.strokeStyle = colour("used");
   context.lineWidth = 1.5;
+  context.fillStyle = context.strokeStyle;
   context.beginPath();
-  let pen = false;
+  let pen = false; // points without a value (nothing was measured then) are bridged
   points.forEach((value, index) => {
-    if (value === null) { pen = false; return; }
+    if (value === null) return;
     const x = ((index + POINTS - points.length) / (POINTS - 1)) * width;
     const y = height - 2 - (value / top) * (height - 6);
     if (pen) context.lineTo(x, y); else context.moveTo(x, y);
     pen = true;
-    if (points[index - 1] === null && points[index + 1] === null) context.arc(x, y, 1, 0, 7);
+    context.fillRect(x - 1, y - 1, 2, 2);
   });
   context.stroke();
 }

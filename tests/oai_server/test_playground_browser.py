@@ -85,7 +85,7 @@ def test_a_chat_streams_and_the_panel_moves(page: webdriver.Chrome) -> None:
     before = pixels(page, "rate-chart")
     say(page, "Count from 3 to 12.")
     until(lambda: "tokens" in text(page, "#messages li.assistant .meta"))
-    assert text(page, "#messages li.assistant .body")
+    assert text(page, "#messages li.assistant > .body")
     assert "first after" in text(page, "#messages li.assistant .meta")
     until(lambda: pixels(page, "rate-chart") != before)
     until(lambda: "ms" in text(page, "#ttft-text"))
@@ -100,7 +100,7 @@ def test_stop_ends_the_answer_and_the_engine_is_free(page: webdriver.Chrome) -> 
     temperature = page.find_element(By.ID, "temperature")
     temperature.send_keys("2")  # hot text hardly ever ends by itself
     say(page, "Write a very long story.")
-    until(lambda: shown(page, "#stop-button") and text(page, "#messages li.assistant .body"))
+    until(lambda: shown(page, "#stop-button") and text(page, "#messages li.assistant > .body"))
     page.find_element(By.ID, "stop-button").click()
     until(lambda: shown(page, "#send"))
     until(lambda: text(page, "#running") == "0" or text(page, "#running") == "0.0")
@@ -120,7 +120,7 @@ def test_the_request_is_shown_as_curl_and_python(page: webdriver.Chrome, url: st
 def test_model_output_is_text_never_html(page: webdriver.Chrome) -> None:
     say(page, "<img src=x onerror=document.title='broken'> <b>bold</b>")
     until(lambda: "tokens" in text(page, "#messages li.assistant .meta"))
-    assert "<b>bold</b>" in text(page, "#messages li.user .body")
+    assert "<b>bold</b>" in text(page, "#messages li.user > .body")
     assert page.title != "broken"
 
 
