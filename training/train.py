@@ -177,7 +177,46 @@ def chosen_loss(model: DemoModel, batches: Batches) -> StepLoss:
     raise RuntimeError("no attention works")
 
 
+class Progress:
+    """The loss curve, the log and the checkpoint at 60 %."""
+
+    def __init__(self, output: Path, tokens_per_step: int, every: int, device: torch.device) -> None:
+        self._output, self._tokens_per_step, self._every = output, tokens_per_step, every
+        self._began = time.monotonic()
+        self._sum = torch.zeros((), device=device)
+        self._curve: list[dict[str, float]] = []
+        self._saved = False
+
+    def step(self, step: int, loss: Tensor, rate: float, source: Source) -> None:
+        self._sum += loss
+        if step % self._every:
+            return
+        seconds, tokens = time.monotonic() - self._began, step * self._tokens_per_step
+        mean = self._sum.item() / self._every
+        self._sum.zero_()
+        point = {"step": step, "tokens": tokens, "seconds": round(seconds, 1), "loss": round(mean, 5), "rate": rate}
+        self._curve.append(point)
+        (self._output / "loss_curve.json").write_text(json.dumps(self._curve) + "\n")
+        if step % (self._every * 5) == 0:
+            repeated = source.repeated / (source.repeated + source.fresh)
+            speed = tokens / seconds / 1e6
+            log.info(
+                "step %d  loss %.4f  %.0f M tokens  %.2f M/s  repeated %.2f",
+                step,
+                mean,
+                tokens / 1e6,
+                speed,
+                repeated,
+            )
+
+    def save_once(self, model: DemoModel, done: float) -> None:
+        if done > 0.6 and not self._saved:
+            save_checkpoint(model, self._output)
+            self._saved = True
+
+
 def train(options: argparse.Namespace) -> DemoModel:
+    """Train for the given seconds or steps, whichever ends first; the checkpoint lies in the output folder then."""
     began = time.monotonic()
     torch.manual_seed(options.seed)
     random.seed(options.seed)
@@ -189,15 +228,13 @@ def train(options: argparse.Namespace) -> DemoModel:
     batches = Batches(source, options.rows, options.block_rows, device)
     step_loss = chosen_loss(model, batches)
     muon = Muon(model.matrices(), decay=0.01)
-    adam = torch.optim.AdamW(
-        model.others(), lr=options.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=device.type == "cuda"
-    )
-    curve: list[dict[str, float]] = []
-    started, step, saved, recent = time.monotonic(), 0, False, torch.zeros((), device=device)
+    fused = device.type == "cuda"
+    adam = torch.optim.AdamW(model.others(), lr=options.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=fused)
+    progress = Progress(options.output, options.rows * ROW, options.log_every, device)
+    started, step = time.monotonic(), 0
     budget = options.seconds - (started - began)
-    while (elapsed := time.monotonic() - started) < budget and step < options.steps:
-        progress = max(elapsed / budget, step / options.steps)
-        factor = rate_factor(progress)
+    while (done := max((time.monotonic() - started) / budget, step / options.steps)) < 1:
+        factor = rate_factor(done)
         loss = step_loss(*batches.next())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -205,41 +242,13 @@ def train(options: argparse.Namespace) -> DemoModel:
         adam.param_groups[0]["lr"] = options.adam_rate * factor
         adam.step()
         model.zero_grad(set_to_none=True)
-        recent += loss.detach()
         step += 1
-        if step % options.log_every == 0:
-            seconds = time.monotonic() - started
-            mean = recent.item() / options.log_every
-            recent.zero_()
-            tokens = step * options.rows * ROW
-            curve.append(
-                {
-                    "step": step,
-                    "tokens": tokens,
-                    "seconds": round(seconds, 1),
-                    "loss": round(mean, 5),
-                    "rate": round(factor, 4),
-                }
-            )
-            (options.output / "loss_curve.json").write_text(json.dumps(curve) + "\n")
-            if step % (options.log_every * 5) == 0:
-                log.info(
-                    "step %d  loss %.4f  %.0f M tokens  %.2f M/s  repeated %d of %d",
-                    step,
-                    mean,
-                    tokens / 1e6,
-                    tokens / seconds / 1e6,
-                    source.repeated,
-                    source.repeated + source.fresh,
-                )
-        if not saved and progress > 0.6:
-            save_checkpoint(model, options.output)
-            saved = True
+        progress.step(step, loss.detach(), round(factor, 4), source)
+        progress.save_once(model, done)
     save_checkpoint(model, options.output)
     source.close()
-    log.info(
-        "%d steps, %.0f M tokens, %.0f s in all", step, step * options.rows * ROW / 1e6, time.monotonic() - began
-    )
+    seconds = time.monotonic() - began
+    log.info("%d steps, %.0f M tokens, %.0f s in all", step, step * options.rows * ROW / 1e6, seconds)
     return model
 
 
