@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 151_936,
     "hidden_size": 896,
     "intermediate_size": 4864,
@@ -37,7 +38,7 @@ def ensure_checkpoint(folder: Path) -> Path:
     model.save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: number for number, text in enumerate(alphabet)}
-    vocabulary |= {f"word{number}": number for number in range(len(alphabet), 151_643)}
+    vocabulary |= {f"word{number}": number for number in range(len(alphabet), SHAPE["eos_token_id"] + 1)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevel()

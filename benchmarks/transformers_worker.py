@@ -1,6 +1,6 @@
 """transformers' `generate` as a process of its own: one JSON line in (batch, prompt, output), one JSON line out.
 
-python -m benchmarks.transformers_worker MODEL_DIR THREADS
+python -m benchmarks.transformers_worker MODEL_DIR THREADS DTYPE
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def run(model: Any, batch: int, prompt: int, output: int, seed: int) -> dict[str
 
 
 def main() -> None:
-    folder, threads = sys.argv[1:]
+    folder, threads, dtype = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -51,7 +51,8 @@ class DeferredCompiler:
                     tokenizer = load_tokenizer(self._folder)
                 except (EngineError, OSError) as error:
                     raise RequestError(f"Grammars need the model's tokenizer: {error}", "response_format") from error
-                self._compiler = GrammarCompiler(tokenizer, end_token_ids(self._folder, tokenizer))
+                ends = end_token_ids(self._folder, tokenizer)
+                self._compiler = GrammarCompiler(tokenizer, [i for i in ends if i < tokenizer.vocab_size])
             return self._compiler
 
     def _warm(self) -> None:
