@@ -155,9 +155,8 @@ class EngineBackend:
         if reason := self._why_dead():
             return Health("dead", detail=reason)
         if self._link.connected and self._facts is not None:
-            silent_s = self._supervisor.silent_s if self._supervisor is not None else 0.0
-            if self._supervisor is not None and silent_s > self._supervisor.hang_timeout_s / 3:
-                return Health("restarting", detail=f"the engine has given no sign of life for {silent_s:.0f} s")
+            if self._supervisor is not None and (stalled_s := self._supervisor.stalled_s):
+                return Health("restarting", detail=f"the engine has given no sign of life for {stalled_s:.0f} s")
             return Health("ready")
         progress = self._link.progress
         lost = self._link.info is not None and not self._link.connected

@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -32,7 +34,9 @@ class SupervisorLimits(msgspec.Struct, frozen=True):
     hang_timeout_s: float = 30.0
     """Silence of an engine on an accelerator."""
     hang_timeout_cpu_s: float = 120.0
-    """Silence of an engine on a CPU, where one chunk of prefill of a large model may take long."""
+    """Silence of an engine on a CPU, where one chunk of prefill of a large model may take long ..."""
+    idle_timeout_s: float = 10.0
+    """... and of one that uses no processor time meanwhile: it computes nothing, so it hangs."""
     max_failures: int = 5
     """Engines in a row that died before they had produced anything; then the supervisor gives up."""
     healthy_after_s: float = 10.0
@@ -79,8 +83,7 @@ class Supervisor:
         """Why the last engine ended; with state dead, why there will be no other."""
         self.epoch = 0
         self.restarts = 0
-        self.silent_s = 0.0
-        """For how long nothing has been heard of the engine."""
+        self._silence: _Silence | None = None
 
     @property
     def engine_pid(self) -> int | None:
@@ -181,24 +184,32 @@ class Supervisor:
         """
         limits = self._limits
         ended = asyncio.ensure_future(process.wait())
-        heard, any_word = self._heard.messages_heard, False
-        self.silent_s = 0.0
+        self._silence = silence = _Silence(process.pid, self._heard.messages_heard)
         while True:
             done, _ = await asyncio.wait((ended,), timeout=limits.tick_s)
             if done:
                 return ""
-            if self._heard.messages_heard != heard:
-                heard, self.silent_s, any_word = self._heard.messages_heard, 0.0, True
-                continue
-            self.silent_s += limits.tick_s
-            if self.silent_s > (self.hang_timeout_s if any_word else limits.first_word_timeout_s):
+            silence.tick(self._heard.messages_heard, limits.tick_s)
+            if silence.seconds > self._patience_s(silence):
                 process.kill()
                 await ended
-                return f"it gave no sign of life for {self.silent_s:.0f} s and was killed"
+                return f"it gave no sign of life for {silence.seconds:.0f} s and was killed"
+
+    def _patience_s(self, silence: _Silence) -> float:
+        limits = self._limits
+        if not silence.broken_before:
+            return limits.first_word_timeout_s
+        if not self._device.startswith("cpu"):
+            return limits.hang_timeout_s
+        return limits.idle_timeout_s if silence.idle else limits.hang_timeout_cpu_s
 
     @property
-    def hang_timeout_s(self) -> float:
-        return self._limits.hang_timeout_cpu_s if self._device.startswith("cpu") else self._limits.hang_timeout_s
+    def stalled_s(self) -> float:
+        """For how long the engine has been silent, once that is a third of what is tolerated; else 0."""
+        silence = self._silence
+        if silence is None or silence.seconds < self._patience_s(silence) / 3:
+            return 0.0
+        return silence.seconds
 
     def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -209,6 +220,39 @@ class Supervisor:
         if self.state != state and self.state != "stopped":
             self.state = state
             self._on_state(state)
+
+
+class _Silence:
+    """How long nothing has been heard of a process, counted in ticks, and whether it has worked meanwhile."""
+
+    def __init__(self, pid: int, heard: int) -> None:
+        self._pid = pid
+        self._heard = heard
+        self._cpu_s = 0.0
+        self.seconds = 0.0
+        self.broken_before = False
+        """It has said something already."""
+
+    def tick(self, heard: int, tick_s: float) -> None:
+        if heard == self._heard:
+            self.seconds += tick_s
+            return
+        self._heard, self.seconds, self.broken_before = heard, 0.0, True
+        self._cpu_s = _cpu_seconds(self._pid)
+
+    @property
+    def idle(self) -> bool:
+        """It has used less than a fiftieth of a processor."""
+        return _cpu_seconds(self._pid) - self._cpu_s < self.seconds / 50
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used; grows with the clock where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _parse(output: bytes) -> LastWords | None:

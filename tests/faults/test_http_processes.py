@@ -13,12 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.fault_backend import until
 from tests.support.fault_runner import Script, expected_text
 from tests.support.fault_tree import Server, serving
 
 
-async def stream_text(client: httpx.AsyncClient, url: str, prompt: str, seed: int, max_tokens: int) -> str:
-    """All text of one streamed completion; an error event raises."""
+async def stream_text(
+    client: httpx.AsyncClient, url: str, prompt: str, seed: int, max_tokens: int, begun: list[int] | None = None
+) -> str:
+    """All text of one streamed completion; an error event raises. With its first text it joins `begun`."""
     body = {"model": "model", "prompt": prompt, "seed": seed, "max_tokens": max_tokens, "stream": True}
     text = ""
     async with client.stream("POST", f"{url}/v1/completions", json=body) as reply:
@@ -29,6 +32,8 @@ async def stream_text(client: httpx.AsyncClient, url: str, prompt: str, seed: in
             event = json.loads(line[6:])
             if "error" in event:
                 raise RuntimeError(event["error"]["message"])
+            if begun is not None and not text:
+                begun.append(seed)
             text += "".join(choice["text"] for choice in event["choices"])
     return text
 
@@ -37,9 +42,9 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None))
 
 
-async def streams(url: str, count: int, max_tokens: int) -> list[str | BaseException]:
+async def streams(url: str, count: int, max_tokens: int, begun: list[int] | None = None) -> list[str | BaseException]:
     async with client() as http:
-        calls = (stream_text(http, url, f"stream {i}", i, max_tokens) for i in range(count))
+        calls = (stream_text(http, url, f"stream {i}", i, max_tokens, begun) for i in range(count))
         return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -49,8 +54,9 @@ def whole(count: int, max_tokens: int) -> list[str]:
 
 async def test_sixty_four_http_streams_survive_kill_9_of_the_engine(tmp_path: Path) -> None:
     with serving(tmp_path, Script(step_s=0.01)) as server:
-        replies = asyncio.create_task(streams(server.url, 64, 100))
-        await asyncio.sleep(1.0)
+        begun: list[int] = []
+        replies = asyncio.create_task(streams(server.url, 64, 100, begun))
+        await until(lambda: len(begun) >= 16)
         os.kill(server.engine_pid(), signal.SIGKILL)
         assert await replies == whole(64, 100)
 
@@ -62,8 +68,9 @@ async def test_workers_share_one_engine_and_one_of_them_may_die(tmp_path: Path) 
         assert len(workers) == 2
         assert sum("engine.process.server" in command for command in commands.values()) == 1
         assert await streams(server.url, 16, 20) == whole(16, 20)
-        replies = asyncio.create_task(streams(server.url, 32, 200))
-        await asyncio.sleep(0.8)
+        begun: list[int] = []
+        replies = asyncio.create_task(streams(server.url, 32, 200, begun))
+        await until(lambda: len(begun) >= 32)
         os.kill(workers[0], signal.SIGKILL)
         os.kill(server.engine_pid(), signal.SIGKILL)
         results = await replies
@@ -89,10 +96,11 @@ async def test_workers_share_one_engine_and_one_of_them_may_die(tmp_path: Path) 
 async def test_sigterm_lets_streams_end_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
     with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
         pids = list(server.descendants())
-        replies = asyncio.create_task(streams(server.url, 8, 100))
-        await asyncio.sleep(0.5)
+        begun: list[int] = []
+        replies = asyncio.create_task(streams(server.url, 8, 400, begun))
+        await until(lambda: len(begun) >= 8)
         server.process.send_signal(signal.SIGTERM)
-        assert await replies == whole(8, 100)
+        assert await replies == whole(8, 400)
         assert await asyncio.to_thread(server.process.wait, 15) in (0, -signal.SIGTERM)
         deadline_s = time.monotonic() + 5
         while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:

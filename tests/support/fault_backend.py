@@ -17,7 +17,7 @@ from tests.support.fault_checkpoint import write_fault_checkpoint
 from tests.support.fault_runner import Script
 
 RUNNER = "tests.support.fault_runner:build"
-QUICK = SupervisorLimits(backoff_s=(0.0, 0.05, 0.1), hang_timeout_s=2.0, hang_timeout_cpu_s=2.0, max_failures=3)
+QUICK = SupervisorLimits(backoff_s=(0.0, 0.05, 0.1), hang_timeout_s=3.0, idle_timeout_s=3.0, max_failures=3)
 _numbers = itertools.count()
 
 
