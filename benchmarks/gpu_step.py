@@ -142,7 +142,7 @@ def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dic
 
 
 def plain_products(*_: object) -> Products:
-    return Products(one_row_kernel=False)
+    return Products()
 
 
 def main() -> None:

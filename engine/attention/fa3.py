@@ -7,6 +7,8 @@ bound when the row starts are given.
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 
 from engine.attention.base import AttentionMetadata
@@ -24,11 +26,19 @@ class FlashAttention3:
     block_sizes: tuple[int, ...] = (128, 256)
 
     def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
-
+        importlib.import_module("fa3_fwd._C")  # registers the operator
         self._forward = torch.ops.fa3_fwd.fwd
         self._decode = TritonAttention(num_heads, num_kv_heads, head_dim, pdl=True)
         self._shifted: tuple[AttentionMetadata, torch.Tensor] | None = None
         self._shortest = _TILE_ROWS // (num_heads // num_kv_heads) + 1
+
+    @property
+    def pdl(self) -> bool:
+        return self._decode.pdl
+
+    @pdl.setter
+    def pdl(self, value: bool) -> None:
+        self._decode.pdl = value
 
     def store(
         self,
@@ -91,6 +101,6 @@ def probe(context: ProbeContext) -> ProbeResult:
         return None, "head_dim or sliding window is outside of its build"
     try:
         backend = FlashAttention3(context.num_heads, context.num_kv_heads, context.head_dim)
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:
         return None, f"not installed ({error})"
     return backend, "FlashAttention-3 for prefill, own kernel for decode"

@@ -115,5 +115,5 @@ def probe(context: ProbeContext) -> ProbeResult:
         return None, "sliding windows are left out of common builds"
     try:
         return FlashAttention2(), "flash-attn 2 with 256-token pages"
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:
         return None, f"not installed ({error})"

@@ -23,7 +23,7 @@ class TritonAttention:
         self._kv_heads = num_kv_heads
         self._head_dim = head_dim
         self._workspace: DecodeWorkspace | None = None
-        self._pdl = pdl
+        self.pdl = pdl
 
     def store(
         self,
@@ -86,7 +86,7 @@ class TritonAttention:
             self._workspace_for(decoding, query.device),
             window=window,
             out=out,
-            pdl=self._pdl,
+            pdl=self.pdl,
         )
 
     def _workspace_for(self, rows: int, device: torch.device) -> DecodeWorkspace:

@@ -52,8 +52,8 @@ def launch_options(pdl: bool) -> dict[str, Any]:
 
 
 def prefetch_lines(columns: int, itemsize: int, block_n: int) -> int:
-    """Lines a row to prefetch: all of the slice, but no more than 128 KiB a program, or the cache would overflow."""
-    return max(1, min(next_power_of_two(ceil_div(columns * itemsize, 128)), 1024 // block_n))
+    """Lines a row to prefetch: all of the slice, but no more than 32 KiB a program, or the cache would overflow."""
+    return max(1, min(next_power_of_two(ceil_div(columns * itemsize, 128)), 256 // block_n))
 
 
 def next_power_of_two(value: int) -> int:

@@ -50,7 +50,7 @@ def _gemv(
     tile = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
     if SILU:
         up_tile = tl.load(up, mask=inside, other=0.0, eviction_policy="evict_first")
-    if PDL:
+    if PDL and LINES > 0:
         prefetch_rows(weight, n, outputs, size, BLOCK_K, size, LINES)
         if SILU:
             prefetch_rows(weight, n + outputs, 2 * outputs, size, BLOCK_K, size, LINES)
@@ -101,6 +101,7 @@ def gemv(
     block_k: int = 512,
     num_warps: int = 4,
     pdl: bool = False,
+    prefetch: bool = False,
 ) -> torch.Tensor:  # [1, outputs]
     """norm(x) @ weight.T, then + residual (in place, and returned) or silu(gate) * up."""
     outputs, size = weight.shape
@@ -122,7 +123,7 @@ def gemv(
         NORM=norm_weight is not None,
         RESIDUAL=residual is not None,
         SILU=silu,
-        LINES=prefetch_lines(size, weight.element_size(), block_n * (2 if silu else 1)),
+        LINES=prefetch_lines(size, weight.element_size(), block_n * (2 if silu else 1)) if prefetch else 0,
         num_warps=num_warps,
         **launch_options(pdl),
     )

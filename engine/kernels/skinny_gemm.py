@@ -77,7 +77,7 @@ def _skinny_gemm(
     else:
         acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     up_acc = acc
-    if PDL:
+    if PDL and LINES > 0:
         prefetch_rows(weight, n, outputs, size, begin, end, LINES)
         if SILU:
             prefetch_rows(weight, n + outputs, 2 * outputs, size, begin, end, LINES)
@@ -110,6 +110,7 @@ def skinny_gemm(
     config: SkinnyConfig,
     silu: bool = False,
     pdl: bool = False,
+    prefetch: bool = False,
 ) -> torch.Tensor:
     """x @ weight.T: [rows, outputs] in x's dtype, or with splits > 1 float32 partials [splits, rows, outputs]."""
     rows, size = x.shape
@@ -134,7 +135,7 @@ def skinny_gemm(
         BLOCK_K=config.block_k,
         SWAP=config.swap,
         SILU=silu,
-        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1)),
+        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1)) if prefetch else 0,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(pdl),

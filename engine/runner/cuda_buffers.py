@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -113,26 +114,31 @@ class SlotMirror:
             special |= self.special[slot]
         return special
 
-    def prefill_rows(self, rows: tuple[ScheduledRow, ...], first: int) -> bool:
-        """Rows from `first` on are chunks of prompts. Whether any of them is special."""
+    def meet(self, rows: tuple[ScheduledRow, ...], first: int) -> bool:
+        """Rows from `first` on are chunks of prompts, maybe of new sequences. Whether any of them is special."""
         special = False
         for number in range(first, len(rows)):
-            row = rows[number]
-            sequence = row.sequence
+            sequence = rows[number].sequence
             slot = sequence.slot
             if self._owner[slot] is not sequence:
                 self._adopt(sequence)
             if self._blocks[slot] != len(sequence.block_table):
                 self._send_blocks(sequence)
-            if self._row_slot[number] != slot:
-                self._row_slot[number] = slot
-                self.updates += (self._layout.row_slot + number, slot)
+            special |= self.special[slot]
+        return special
+
+    def prefill_rows(self, rows: tuple[ScheduledRow, ...], first: int, place: int) -> None:
+        """The chunks take the step's rows from `place` on."""
+        for number in range(first, len(rows)):
+            row, at = rows[number], place + number - first
+            slot = row.sequence.slot
+            if self._row_slot[at] != slot:
+                self._row_slot[at] = slot
+                self.updates += (self._layout.row_slot + at, slot)
             if row.samples:
                 # The sampler steps one on from the last prompt token.
                 self.updates += (self._layout.position + slot, row.start + row.count - 1)
                 self._position[slot] = row.start + row.count
-            special |= self.special[slot]
-        return special
 
     def pad_rows(self, first: int, last: int) -> None:
         """Rows first .. last - 1 of a graph belong to nobody."""
@@ -162,6 +168,14 @@ class SlotMirror:
         for index in range(sent, len(table)):
             self.updates += (at + index, table[index])
         self._blocks[slot] = len(table)
+
+
+class MixedShape(NamedTuple):
+    """What a step with prompt chunks is padded to: rows of decode, rows of chunks, tokens of chunks."""
+
+    decode: int
+    chunks: int
+    tokens: int
 
 
 class StepBuffers:
@@ -217,38 +231,54 @@ class StepBuffers:
                 apply_updates(self.state, self._staging[: len(part)].view(-1, 2))
             updates.clear()
 
-    def send_mixed(self, rows: tuple[ScheduledRow, ...], decode_rows: int) -> StepTensors:
-        """Inputs of a step with prefill chunks, everything but the decode rows' own in place."""
-        self.send_updates()
-        self.unknown_ids = []
-        counts = np.array([row.count for row in rows], dtype=np.int32)
-        starts = np.zeros(len(rows) + 1, dtype=np.int32)
-        np.cumsum(counts, out=starts[1:])
-        tokens = int(starts[-1])
-        host = self._ring.take()
-        span, row_span = _aligned(tokens), _aligned(len(starts))
-        ids, positions, slots = (host[part * span : part * span + tokens] for part in range(3))
-        for number in range(decode_rows, len(rows)):
-            self._fill_chunk(rows[number], slice(starts[number], starts[number + 1]), ids, positions, slots)
-        at, contexts, owners = (3 * span + part * row_span for part in range(3))
-        host[at : at + len(starts)] = starts
-        host[contexts : contexts + len(rows)] = [row.start + row.count for row in rows]
-        dummy, end = self.layout.slots, owners + len(rows)
-        host[owners:end] = [row.sequence.slot if row.samples else dummy for row in rows]
-        self._ring.send(end, self._staging)
-        staged = self._staging
+    def mixed_tensors(self, shape: MixedShape, max_query_len: int, max_context_len: int) -> StepTensors:
+        """Inputs of a step with chunks: for one shape always the same memory, all rows but the decode rows' filled
+        by `send_mixed`."""
+        rows, tokens, staged = shape.decode + shape.chunks, shape.decode + shape.tokens, self._staging
+        span, row_span = _aligned(tokens), _aligned(rows + 1)
+        starts, contexts, owners = (3 * span + part * row_span for part in range(3))
         metadata = AttentionMetadata(
-            query_start=staged[at : at + len(starts)],
-            context_len=staged[contexts : contexts + len(rows)],
-            block_table=self.block_table[: len(rows)],
+            query_start=staged[starts : starts + rows + 1],
+            context_len=staged[contexts : contexts + rows],
+            block_table=self.block_table[:rows],
             slot_mapping=staged[2 * span : 2 * span + tokens],
             positions=staged[span : span + tokens],
-            num_decode_rows=decode_rows,
-            max_query_len=int(counts.max()),
-            max_context_len=max(row.start + row.count for row in rows),
+            num_decode_rows=shape.decode,
+            max_query_len=max_query_len,
+            max_context_len=max_context_len,
             block_size=self.block_size,
         )
-        return StepTensors(staged[:tokens], metadata, staged[owners:end])
+        return StepTensors(staged[:tokens], metadata, staged[owners : owners + rows])
+
+    def send_mixed(self, rows: tuple[ScheduledRow, ...], decode_rows: int, shape: MixedShape) -> None:
+        """Send the chunks and where everything stands; rows and tokens that only pad belong to nobody."""
+        self.send_updates()
+        self.unknown_ids = []
+        total, places = shape.decode + shape.tokens, shape.decode + shape.chunks
+        span, row_span = _aligned(total), _aligned(places + 1)
+        host = self._ring.take()
+        host[: 3 * span] = 0
+        host[2 * span : 3 * span] = -1
+        ids, positions, slots = (host[part * span : part * span + total] for part in range(3))
+        starts, contexts, owners = (
+            host[3 * span + part * row_span : 3 * span + part * row_span + places + 1] for part in range(3)
+        )
+        starts[: shape.decode + 1] = np.arange(shape.decode + 1)
+        contexts[:] = 0
+        owners[:] = self.layout.slots
+        for number in range(decode_rows):
+            owners[number] = rows[number].sequence.slot
+        first = shape.decode
+        for number in range(decode_rows, len(rows)):
+            row, place = rows[number], shape.decode + number - decode_rows
+            self._fill_chunk(row, slice(first, first + row.count), ids, positions, slots)
+            first += row.count
+            starts[place + 1] = first
+            contexts[place] = row.start + row.count
+            if row.samples:
+                owners[place] = row.sequence.slot
+        starts[shape.decode + len(rows) - decode_rows :] = first
+        self._ring.send(3 * span + 3 * row_span, self._staging)
 
     def _fill_chunk(
         self,

@@ -1,13 +1,14 @@
-"""Whole decode steps as CUDA graphs, one for each number of rows, captured when first needed."""
+"""Whole steps as CUDA graphs, one for each padded shape, captured when first needed."""
 
 from __future__ import annotations
 
 import bisect
+import functools
 import gc
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -20,49 +21,61 @@ def bucket_sizes(max_rows: int) -> list[int]:
     return [*(size for size in sizes if size < max_rows), max_rows]
 
 
-class DecodeGraphs:
-    """Captures `step(rows)` for a bucket and replays it. All graphs share one memory pool: one runs at a time."""
+def smallest(sizes: list[int], wanted: int) -> int:
+    """The smallest of the ascending sizes that holds what is wanted; the last must."""
+    return sizes[bisect.bisect_left(sizes, wanted)]
 
-    def __init__(
-        self, step: Callable[[int], torch.Tensor], rehearse: Callable[[int], torch.Tensor], max_rows: int
-    ) -> None:
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class StepGraphs(Generic[Key]):
+    """Captures `step(key)` and replays it. All graphs share one memory pool: one runs at a time."""
+
+    def __init__(self, step: Callable[[Key], torch.Tensor], rehearse: Callable[[Key], torch.Tensor]) -> None:
         """`rehearse` launches the same kernels as `step` but may be run any number of times."""
         self._step = step
         self._rehearse = rehearse
-        self.sizes = bucket_sizes(max_rows)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._pool: Any = None
+        self._graphs: dict[Key, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
 
-    def bucket(self, rows: int) -> int:
-        """The smallest size that holds `rows`."""
-        return self.sizes[bisect.bisect_left(self.sizes, rows)]
-
-    def run(self, bucket: int) -> torch.Tensor:
+    def run(self, key: Key) -> torch.Tensor:
         """Replay, capturing first where needed; returns what `step` returned: always the same memory."""
-        if bucket not in self._graphs:
-            self.capture(bucket)
-        graph, output = self._graphs[bucket]
+        if key not in self._graphs:
+            self.capture(key)
+        graph, output = self._graphs[key]
         graph.replay()
         return output
 
-    def capture(self, bucket: int) -> None:
+    def capture(self, key: Key) -> None:
+        """Capture, anew where there is a graph already."""
         started = time.monotonic()
+        self._graphs.pop(key, None)
         torch.cuda.synchronize()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _capture_stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._rehearse(bucket)  # compiles kernels and makes libraries allocate what they need
+            self._rehearse(key)  # compiles kernels and makes libraries allocate what they need
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
         gc.disable()  # freeing a tensor of another stream in mid-capture would end it
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                output = self._step(bucket)
+            with torch.cuda.graph(graph, pool=_pool(), stream=stream, capture_error_mode="thread_local"):
+                output = self._step(key)
         finally:
             if collecting:
                 gc.enable()
-        self._pool = graph.pool()
-        self._graphs[bucket] = (graph, output)
-        logger.debug("captured a decode step of %d rows in %.2f s", bucket, time.monotonic() - started)
+        self._graphs[key] = (graph, output)
+        logger.debug("captured a step of %s in %.2f s", key, time.monotonic() - started)
+
+
+@functools.cache
+def _capture_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _pool() -> Any:
+    """Of all graphs of the process: outputs live until the next replay of any graph."""
+    return torch.cuda.graph_pool_handle()

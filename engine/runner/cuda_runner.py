@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,25 @@ import torch
 
 from engine.kernels.sampling import BROKEN, gumbel_sample
 from engine.kernels.step_state import StateLayout, prepare_rows
-from engine.request import EngineRequest, TokenLogprobs
+from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
-from engine.runner.cuda_buffers import StepBuffers, StepTensors, new_event
+from engine.runner.cuda_buffers import MixedShape, StepBuffers, StepTensors, new_event
 from engine.runner.cuda_forward import CudaForward
-from engine.runner.cuda_graphs import DecodeGraphs
+from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
+from engine.runner.cuda_plans import GROUPS, PlanTable
+from engine.runner.cuda_products import PLAIN, PLANS, Plan
 from engine.runner.cuda_special import SpecialSampler
+from engine.sampling.deferred_compiler import DeferredCompiler
+from engine.sampling.row_grammars import RowGrammars
+from engine.sampling_params import SamplingParams
 
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 8
+"""Prompt chunks that a graph's step holds."""
+CHUNK_TOKENS = [*range(64, 513, 64), 640, 768, 896, 1024]
+"""Tokens of all chunks that a graph's step is padded to; larger steps are launched kernel by kernel."""
+WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
 _TOKENS: dict[int, SampledToken] = {}
 """One object for each token id met: results of plain rows are made of lookups."""
 
@@ -52,7 +65,7 @@ class ResultRing:
 class LaunchedStep:
     """A step whose ids are on their way to the host."""
 
-    __slots__ = ("_event", "_ids", "_rows", "_special", "_unknown")
+    __slots__ = ("_event", "_gap", "_ids", "_rows", "_special", "_unknown")
 
     def __init__(
         self,
@@ -61,14 +74,18 @@ class LaunchedStep:
         event: torch.cuda.Event | None,
         special: SpecialSampler | None,
         unknown: list[str],
+        gap: tuple[int, int],
     ) -> None:
-        """`unknown`: requests whose prompts hold ids that the model does not have."""
+        """`unknown`: requests whose prompts hold ids that the model does not have; `gap`: padding among the ids."""
         self._rows, self._ids, self._event, self._special, self._unknown = rows, ids, event, special, unknown
+        self._gap = gap
 
     def result(self) -> StepResult:
         if self._event is not None:
             self._event.synchronize()
+        first, last = self._gap
         ids = self._ids.tolist()
+        ids = (ids[:first] + ids[last:])[: len(self._rows)]
         sampled: list[SampledToken | None] = []
         failed: dict[str, str] = {}
         for row, token in zip(self._rows, ids, strict=True):
@@ -86,6 +103,7 @@ class LaunchedStep:
         if self._special is not None:
             sampled = self._special.with_logprobs(sampled)
             prompt_logprobs = self._special.prompt_logprobs()
+            failed.update(self._special.failed)
         if self._unknown:
             self._fail_unknown(sampled, prompt_logprobs, failed)
         return StepResult(tuple(sampled), prompt_logprobs, failed)
@@ -112,11 +130,21 @@ def failure(token: int) -> str:
 
 
 class CudaRunner:
-    """Decode steps are one graph each; steps with prompt chunks run kernel by kernel."""
+    """Steps are one graph each, but for large prompt chunks and special rows, which run kernel by kernel."""
 
     pipelined = True
 
-    def __init__(self, forward: CudaForward, limits: RunnerLimits, eager: bool = False) -> None:
+    def __init__(
+        self,
+        forward: CudaForward,
+        limits: RunnerLimits,
+        compiler: DeferredCompiler,
+        plans: PlanTable,
+        eager: bool = False,
+    ) -> None:
+        self._compiler = compiler
+        self._grammars = RowGrammars(compiler)
+        self.plans = plans
         cache = forward.kv_cache
         self._forward = forward
         self._limits = limits
@@ -125,16 +153,22 @@ class CudaRunner:
         self.max_model_len = limits.max_model_len
         self.device = cache.device
         width = -(-limits.max_model_len // self.block_size)
-        self._layout = StateLayout(limits.max_num_seqs, limits.max_num_seqs, -(-width // 4) * 4)
+        rows = limits.max_num_seqs + CHUNK_ROWS
+        self._layout = StateLayout(limits.max_num_seqs, rows, -(-width // 4) * 4)
+        most_tokens = max(limits.max_num_batched_tokens, limits.max_num_seqs + CHUNK_TOKENS[-1])
         vocab_size = forward.config.vocab_size
-        self._buffers = StepBuffers(
-            self._layout, limits.max_num_batched_tokens, self.block_size, vocab_size, self.device
-        )
-        self._sampled = torch.zeros(limits.max_num_seqs, dtype=torch.int32, device=self.device)
-        self._results = ResultRing(limits.max_num_seqs, self.device)
+        self._buffers = StepBuffers(self._layout, most_tokens, self.block_size, vocab_size, self.device)
+        self._sampled = torch.zeros(rows, dtype=torch.int32, device=self.device)
+        self._nobody = torch.full((rows,), self._layout.slots, dtype=torch.int32, device=self.device)
+        self._results = ResultRing(rows, self.device)
         self._eager = eager or self.device.type != "cuda"
-        self._sampling_graphs = DecodeGraphs(self._decode_and_sample, self._rehearse, limits.max_num_seqs)
-        self._logits_graphs = DecodeGraphs(self._decode, self._decode, limits.max_num_seqs)
+        self._chunk_graphs = not self._eager
+        self._sizes = bucket_sizes(limits.max_num_seqs)
+        most = limits.max_num_seqs
+        self._mixed_sizes = [0, *(size for size in (8, *range(32, most, 32)) if size < most), most]
+        self._sampling_graphs = StepGraphs(self._decode_and_sample, self._rehearse)
+        self._logits_graphs = StepGraphs(self._decode, self._decode)
+        self._mixed_graphs = StepGraphs(self._mixed_and_sample, self._rehearse_mixed)
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():
@@ -142,12 +176,12 @@ class CudaRunner:
             special = mirror.decode_rows(batch.rows, batch.num_decode_rows)
             if batch.num_decode_rows == len(batch.rows):
                 return self._launch_decode(batch, special)
-            special |= mirror.prefill_rows(batch.rows, batch.num_decode_rows)
+            special |= mirror.meet(batch.rows, batch.num_decode_rows)
             return self._launch_mixed(batch, special)
 
     def _launch_decode(self, batch: StepBatch, special: bool) -> LaunchedStep:
         rows = len(batch.rows)
-        bucket = rows if self._eager else self._sampling_graphs.bucket(rows)
+        bucket = rows if self._eager else smallest(self._sizes, rows)
         self._buffers.mirror.pad_rows(rows, bucket)
         self._buffers.send_updates()
         if not special:
@@ -155,34 +189,52 @@ class CudaRunner:
                 self._decode_and_sample(bucket)
             else:
                 self._sampling_graphs.run(bucket)
-            return self._collect(batch, None)
+            return self._collect(batch, rows, None)
         logits = self._decode(bucket) if self._eager else self._logits_graphs.run(bucket)
         tensors = self._decode_tensors(rows)
-        sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab)
+        sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab, self._grammars)
         sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
-        return self._collect(batch, sampler)
+        return self._collect(batch, rows, sampler)
+
+    def _mixed_shape(self, batch: StepBatch, special: bool) -> MixedShape | None:
+        """The padded shape of a step whose graph is worth it; large steps hide the host's launches anyway."""
+        chunks = len(batch.rows) - batch.num_decode_rows
+        tokens = batch.num_tokens - batch.num_decode_rows
+        if not self._chunk_graphs or special or chunks > CHUNK_ROWS or tokens > CHUNK_TOKENS[-1]:
+            return None
+        decode = smallest(self._mixed_sizes, batch.num_decode_rows)
+        return MixedShape(decode, CHUNK_ROWS, smallest(CHUNK_TOKENS, tokens))
 
     def _launch_mixed(self, batch: StepBatch, special: bool) -> LaunchedStep:
-        rows = len(batch.rows)
-        tensors = self._buffers.send_mixed(batch.rows, batch.num_decode_rows)
-        self._prepare(tensors, rows, batch.num_decode_rows)
-        hidden = self._forward.hidden(self._forward.embed(tensors.token_ids), tensors.metadata)
-        last = tensors.metadata.query_start[1:] - 1
-        logits = self._forward.logits(hidden.index_select(0, last))
+        rows, decoding = len(batch.rows), batch.num_decode_rows
+        padded = self._mixed_shape(batch, special)
+        shape = padded or MixedShape(decoding, rows - decoding, batch.num_tokens - decoding)
+        mirror = self._buffers.mirror
+        mirror.prefill_rows(batch.rows, decoding, shape.decode)
+        mirror.pad_rows(decoding, shape.decode)
+        self._buffers.send_mixed(batch.rows, decoding, shape)
+        if padded:
+            self._mixed_graphs.run(padded)
+            return self._collect(batch, shape.decode + shape.chunks, None, (decoding, shape.decode))
+        longest = max(row.count for row in batch.rows)
+        tensors = self._buffers.mixed_tensors(shape, longest, self.max_model_len)
+        hidden, logits = self._mixed(tensors)
+        sampled = self._sampled[:rows]
         if special:
-            sampler = SpecialSampler(batch.rows, logits, self._limits.sampled_vocab)
+            sampler = SpecialSampler(batch.rows, logits, self._limits.sampled_vocab, self._grammars)
             sampler.read_prompt(hidden, self._forward.logits)
-            sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
-            return self._collect(batch, sampler)
-        gumbel_sample(
-            logits, self.state, self._layout, tensors.slots, self._sampled[:rows], self._limits.sampled_vocab
-        )
-        return self._collect(batch, None)
+            sampler.sample(self.state, self._layout, tensors.slots, sampled)
+            return self._collect(batch, rows, sampler)
+        gumbel_sample(logits, self.state, self._layout, tensors.slots, sampled, self._limits.sampled_vocab)
+        return self._collect(batch, rows, None)
 
-    def _collect(self, batch: StepBatch, special: SpecialSampler | None) -> LaunchedStep:
-        ids, event = self._results.copy(self._sampled[: len(batch.rows)])
+    def _collect(
+        self, batch: StepBatch, rows: int, special: SpecialSampler | None, gap: tuple[int, int] = (0, 0)
+    ) -> LaunchedStep:
+        """Start copying the first `rows` ids to the host; those of the rows in `gap` belong to nobody."""
+        ids, event = self._results.copy(self._sampled[:rows])
         unknown, self._buffers.unknown_ids = self._buffers.unknown_ids, []
-        return LaunchedStep(batch.rows, ids, event, special, unknown)
+        return LaunchedStep(batch.rows, ids, event, special, unknown, gap)
 
     @property
     def state(self) -> torch.Tensor:
@@ -208,6 +260,7 @@ class CudaRunner:
 
     def _decode(self, rows: int) -> torch.Tensor:
         """One decode step up to the logits [rows, vocab], inputs from the state."""
+        self._forward.use(self.plans.of(rows))
         tensors = self._decode_tensors(rows)
         self._prepare(tensors, rows, rows)
         residual = self._forward.embed(tensors.token_ids)
@@ -223,23 +276,107 @@ class CudaRunner:
 
     def _rehearse(self, rows: int) -> torch.Tensor:
         """All kernels of `_decode_and_sample` once, but nobody's state moves on: sampled for the dummy slot."""
-        logits = self._decode(rows)
-        nobody = torch.full((rows,), self._layout.slots, dtype=torch.int32, device=self.device)
-        gumbel_sample(logits, self.state, self._layout, nobody, self._sampled[:rows], self._limits.sampled_vocab)
+        self._sample_for_nobody(self._decode(rows))
         return self._sampled
+
+    def _mixed(self, tensors: StepTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """A step with chunks: (hidden states [tokens, hidden], logits of each row's last token [rows, vocab])."""
+        self._forward.use(PLAIN)
+        metadata = tensors.metadata
+        self._prepare(tensors, metadata.context_len.shape[0], metadata.num_decode_rows)
+        hidden = self._forward.hidden(self._forward.embed(tensors.token_ids), metadata)
+        last = metadata.query_start[1:] - 1
+        return hidden, self._forward.logits(hidden.index_select(0, last))
+
+    def _mixed_and_sample(self, shape: MixedShape) -> torch.Tensor:
+        tensors = self._buffers.mixed_tensors(shape, shape.tokens, self.max_model_len)
+        _, logits = self._mixed(tensors)
+        sampled = self._sampled[: len(logits)]
+        gumbel_sample(logits, self.state, self._layout, tensors.slots, sampled, self._limits.sampled_vocab)
+        return self._sampled
+
+    def _rehearse_mixed(self, shape: MixedShape) -> torch.Tensor:
+        _, logits = self._mixed(self._buffers.mixed_tensors(shape, shape.tokens, self.max_model_len))
+        self._sample_for_nobody(logits)
+        return self._sampled
+
+    def _sample_for_nobody(self, logits: torch.Tensor) -> None:
+        rows = len(logits)
+        nobody, sampled = self._nobody[:rows], self._sampled[:rows]
+        gumbel_sample(logits, self.state, self._layout, nobody, sampled, self._limits.sampled_vocab)
 
     def requires_results(self, request: EngineRequest) -> bool:
         return request.needs_history
 
     def forget(self, slot: int) -> None:
         self._buffers.mirror.forget(slot)
+        self._grammars.forget(slot)
 
     def warm_up(self) -> None:
-        """Capture the decode graphs; every row is padding, so the dummy block alone is written."""
-        if not self._eager:
-            with torch.inference_mode():
-                for size in self._sampling_graphs.sizes:
-                    self._sampling_graphs.capture(size)
+        """Compile kernels and capture graphs. Every row is padding, so the dummy block alone is written."""
+        if self._eager:
+            return
+        with torch.inference_mode():
+            for size in self._sizes:
+                self._sampling_graphs.capture(size)
+            try:
+                for tokens in CHUNK_TOKENS:
+                    self._pretend_chunk(tokens, 0)
+                for decoding in self._mixed_sizes[1:]:
+                    self._pretend_chunk(CHUNK_TOKENS[0], decoding)
+            except RuntimeError:
+                logger.exception("steps with prompt chunks cannot be captured here: they run kernel by kernel")
+                self._chunk_graphs = False
+            for tokens in (2048, 4096, 8192):
+                if tokens <= self._limits.max_num_batched_tokens:
+                    self._pretend_chunk(tokens, 0)
+        torch.cuda.synchronize()
+
+    def _pretend_chunk(self, tokens: int, decoding: int) -> None:
+        """One step with a chunk of the dummy slot, and padding in place of decode rows."""
+        dummy = self._layout.slots
+        sequence = Sequence(WARM_UP, [0] * tokens, tokens, slot=dummy)
+        sequence.block_table = [0] * min(-(-tokens // self.block_size), self._layout.table_width)
+        tokens = min(tokens, self.max_model_len)
+        row = ScheduledRow(sequence, 0, tokens, False)
+        mirror = self._buffers.mirror
+        batch = StepBatch((row,), 0)
+        mirror.meet(batch.rows, 0)
+        shape = self._mixed_shape(batch, False)
+        if shape is None:
+            self._launch_mixed(batch, False)
+        else:
+            shape = shape._replace(decode=decoding)
+            mirror.prefill_rows(batch.rows, 0, decoding)
+            mirror.pad_rows(0, decoding)
+            self._buffers.send_mixed(batch.rows, 0, shape)
+            self._mixed_graphs.run(shape)
+        mirror.forget(dummy)
+
+    def measure_plans(self, repeats: int = 5) -> dict[int, dict[Plan, float]]:
+        """Time whole decode steps under every plan, keep the fastest of each group; milliseconds of all."""
+        found: dict[int, dict[Plan, float]] = {}
+        with torch.inference_mode():
+            for rows in (size for size in GROUPS if size in self._sizes):
+                found[rows] = {}
+                for plan in PLANS:
+                    self.plans.plans[rows] = plan
+                    self._sampling_graphs.capture(rows)
+                    found[rows][plan] = self._time_graph(rows, repeats)
+                self.plans.plans[rows] = min(found[rows], key=lambda plan: found[rows][plan])
+        return found
+
+    def _time_graph(self, rows: int, repeats: int) -> float:
+        times = []
+        for _ in range(repeats):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            self._sampling_graphs.run(rows)
+            end.record()
+            torch.cuda.synchronize()
+            times.append(float(begin.elapsed_time(end)))
+        return sorted(times)[repeats // 2]
 
     def close(self) -> None:
         """Device memory goes with the object."""
+        self._compiler.cancel()

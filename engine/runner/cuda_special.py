@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from engine.errors import RequestError
 from engine.kernels.filters import filter_thresholds
 from engine.kernels.sampling import gumbel_sample
 from engine.kernels.step_state import StateLayout
@@ -18,6 +19,7 @@ from engine.runner.batch import SampledToken, ScheduledRow
 from engine.sampling.filters import filtering
 from engine.sampling.processors import needs_processing, process
 from engine.sampling.row import SamplingRow
+from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
 
 PROMPT_LOGPROB_ROWS = 64
@@ -70,9 +72,14 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
 class SpecialSampler:
     """Samples one step in which at least one row is special, and keeps what the result will need."""
 
-    def __init__(self, rows: tuple[ScheduledRow, ...], logits: torch.Tensor, vocab: int) -> None:
+    def __init__(
+        self, rows: tuple[ScheduledRow, ...], logits: torch.Tensor, vocab: int, grammars: RowGrammars
+    ) -> None:
         """`logits` [rows, padded vocab] of each row's last token; ids from `vocab` on are not sampled."""
         self._rows = rows
+        self._grammars = grammars
+        self.failed: dict[str, str] = {}
+        """By request id: grammars that cannot be followed."""
         self._logits = logits
         self._vocab = vocab
         self._reported = [n for n, row in enumerate(rows) if row.samples and _params(row).logprobs is not None]
@@ -92,9 +99,9 @@ class SpecialSampler:
     def _processed(self) -> torch.Tensor:
         """The logits with bias, masks and penalties applied; a float32 copy where any row has them."""
         changed = [
-            (number, sampling_row(row))
+            (number, self._sampling_row(row))
             for number, row in enumerate(self._rows)
-            if row.samples and needs_processing(SamplingRow(_params(row), (), 0))
+            if row.samples and (row.sequence.request.grammar or needs_processing(SamplingRow(_params(row), (), 0)))
         ]
         usable = self._logits[:, : self._vocab]
         if not changed:
@@ -103,6 +110,18 @@ class SpecialSampler:
         for number, row in changed:
             process(usable[number], row)
         return usable
+
+    def _sampling_row(self, row: ScheduledRow) -> SamplingRow:
+        """Its last token may be in flight: then only the number of tokens is known, and no more is asked of it."""
+        sequence, known = row.sequence, row.start + row.count
+        tokens = sequence.token_ids[:known] if sequence.request.needs_history else range(known)
+        mask = None
+        if sequence.request.grammar is not None:
+            try:
+                mask = self._grammars.mask(sequence)
+            except RequestError as error:
+                self.failed[sequence.request_id] = str(error)
+        return SamplingRow(_params(row), tokens, sequence.num_prompt, mask)
 
     def _thresholds(self, usable: torch.Tensor) -> torch.Tensor | None:
         found = [
@@ -149,10 +168,3 @@ class SpecialSampler:
 
 def _params(row: ScheduledRow) -> SamplingParams:
     return row.sequence.request.sampling
-
-
-def sampling_row(row: ScheduledRow) -> SamplingRow:
-    """Its last token may be in flight: then only the number of tokens is known, and no more is asked of it."""
-    sequence, known = row.sequence, row.start + row.count
-    tokens = sequence.token_ids[:known] if sequence.request.needs_history else range(known)
-    return SamplingRow(_params(row), tokens, sequence.num_prompt)

@@ -15,9 +15,11 @@ from engine.models.weights import ModelWeights, load_weights
 from engine.request import EngineRequest, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.runner.cuda_forward import CudaForward
-from engine.runner.cuda_products import Products
+from engine.runner.cuda_plans import PlanTable
+from engine.runner.cuda_products import PLAIN, PLANS, Plan, Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
 from engine.runner.product_table import product_table
+from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling_params import SamplingParams
 from tests.support.paged import relative_error
 
@@ -51,7 +53,9 @@ CONFIGS = {
 }
 
 
-def make_runner(config: ModelConfig, weights: ModelWeights, products: Products, eager: bool, name: str) -> CudaRunner:
+def make_runner(
+    config: ModelConfig, weights: ModelWeights, products: Products, plan: Plan, eager: bool, name: str
+) -> CudaRunner:
     device = weights.embedding.device
     context = ProbeContext(device, torch.bfloat16, config.num_heads, config.num_kv_heads, config.head_dim, None)
     attention, _ = choose(name, context)
@@ -61,7 +65,8 @@ def make_runner(config: ModelConfig, weights: ModelWeights, products: Products, 
     forward = CudaForward(
         config, weights, attention, layout.allocate(200, device), rope_tables(config, MAX_LEN, device), products
     )
-    return CudaRunner(forward, RunnerLimits(128, 4096, MAX_LEN, config.vocab_size), eager)
+    limits = RunnerLimits(128, 4096, MAX_LEN, config.vocab_size)
+    return CudaRunner(forward, limits, DeferredCompiler(""), PlanTable({100: plan}), eager)
 
 
 class Driver:
@@ -97,12 +102,12 @@ class Driver:
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 @pytest.mark.parametrize("rows", [1, 2, 7, 33, 64, 100])
-@pytest.mark.parametrize("attention", ["triton", "auto"])
-def test_tuned_steps_equal_plain_ones(name: str, rows: int, attention: str) -> None:
+@pytest.mark.parametrize("plan", [p for p in PLANS if p.own])
+def test_tuned_steps_equal_plain_ones(name: str, rows: int, plan: Plan, attention: str = "auto") -> None:
     config = CONFIGS[name]
     weights = load_weights("", config, "cuda:0", torch.bfloat16, "dummy")
-    lengths = [(37 * number) % 200 + 1 for number in range(rows)]
-    plain = Driver(make_runner(config, weights, Products(one_row_kernel=False), True, "triton"), lengths)
-    tuned = Driver(make_runner(config, weights, Products(product_table(config), True), False, attention), lengths)
+    lengths = [(37 * number) % 60 + 1 for number in range(rows)]
+    plain = Driver(make_runner(config, weights, Products(), PLAIN, True, "triton"), lengths)
+    tuned = Driver(make_runner(config, weights, Products(product_table(config)), plan, False, attention), lengths)
     for _ in range(4):
         assert relative_error(tuned.decode(), plain.decode()) < 2e-2
