@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from os import urandom
 from typing import Any
 
 import uvicorn
@@ -131,6 +132,7 @@ class GuardedProtocol(HttpToolsProtocol):
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
+            "x-request-id": f"req-{urandom(12).hex()}",
             **error.headers,
             "connection": "close",
         }

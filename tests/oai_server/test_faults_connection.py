@@ -90,7 +90,7 @@ def test_refused_with_one_envelope(server: LiveServer, name: str) -> None:
     assert error["type"] in ("invalid_request_error", "server_error")
     assert code is None or error["code"] == code
     assert b"s3cret" not in reply and b"Traceback" not in reply
-    assert b"application/json" in head
+    assert b"application/json" in head and b"x-request-id: " in head
 
 
 def test_405_names_the_methods(server: LiveServer) -> None:

@@ -151,6 +151,18 @@ def test_g11_other_signals_do_not_kill() -> None:
         assert CLIENT.get(url + "/health").status_code == 200
 
 
+def test_g22_few_file_descriptors() -> None:
+    with server_process(descriptors=64, header_timeout=1.0) as (_, url):
+        port = int(url.rsplit(":", 1)[1])
+        connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        time.sleep(0.3)
+        for connection in connections:
+            connection.close()
+        time.sleep(0.3)
+        for _ in range(3):
+            assert CLIENT.get(url + "/health").status_code == 200
+
+
 def test_g20_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -117,8 +119,6 @@ def live_server(script: Script | None = None, **settings: Any) -> Iterator[LiveS
 
 def make_fake(settings: Settings, worker: Worker) -> FakeBackend:
     """For `serve`: the script comes from the environment of the child."""
-    import os
-
     return FakeBackend(Script(**json.loads(os.environ.get("FAKE_SCRIPT", "{}"))))
 
 
@@ -140,17 +140,20 @@ def make_fake_host(settings: Settings) -> FakeHost:
 
 @contextlib.contextmanager
 def server_process(
-    script: dict[str, Any] | None = None, **settings: Any
+    script: dict[str, Any] | None = None, *, descriptors: int | None = None, **settings: Any
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """(process, base URL) of `serve` in a child of its own. Killed at the end if it still runs."""
-    import os
+    """(process, base URL) of `serve` in a child of its own, killed at the end if it still runs.
 
+    `descriptors`: its limit of open files.
+    """
     settings = {"port": 0, **settings}
+    files = (descriptors or 0, descriptors or 0)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.live_server", json.dumps(settings)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=None if descriptors is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files),
         env={**os.environ, "FAKE_SCRIPT": json.dumps(script or {}), "PYTHONPATH": str(ROOT)},
     )
     assert process.stderr is not None
