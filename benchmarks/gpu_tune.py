@@ -7,6 +7,7 @@ The engine reads the file at its next start.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 
@@ -25,7 +26,9 @@ def main() -> None:
     args = parser.parse_args()
     for folder in args.models:
         started = time.perf_counter()
-        config = EngineConfig(folder, device="cuda", load_format="dummy", max_model_len=8192, max_num_seqs=64)
+        config = EngineConfig(
+            folder, device="cuda", load_format="dummy", max_model_len=4096, max_num_seqs=64, num_blocks=200
+        )
         runner, _ = build_runner(config, lambda phase, fraction, detail: None)
         if not isinstance(runner, CudaRunner):
             sys.exit("needs an NVIDIA GPU")
@@ -38,6 +41,7 @@ def main() -> None:
         path = save_plans(runner.plans, load_model_config(folder), torch.device("cuda", torch.cuda.current_device()))
         sys.stdout.write(f"{path} in {time.perf_counter() - started:.0f} s\n")
         del runner
+        gc.collect()  # graphs and runner hold each other
         torch.cuda.empty_cache()
 
 
