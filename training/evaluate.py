@@ -103,7 +103,8 @@ def main() -> None:
     parser.add_argument("--base-url", help="of a running server, such as http://127.0.0.1:8000/v1")
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--clients", type=int, default=16, help="requests at a time")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--sampled", dest="temperature", action="store_const", const=None, default=0.0,
+                        help="with the server's default sampling instead of greedily")  # fmt: skip
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="checkpoint folder when there is no URL")
     parser.add_argument("--count", type=int, default=100, help="instances a task")
     parser.add_argument("--tasks", nargs="*", choices=sorted(EVALUATED))
