@@ -30,6 +30,7 @@ from oai_server.protocol import GuardedConfig
 from oai_server.server import Server
 from oai_server.settings import Settings
 from oai_server.shared_metrics import SharedMetrics
+from oai_server.signals import handled_signals
 from oai_server.sockets import connection_cap, listening_sockets
 
 logger = logging.getLogger("oai_server")
@@ -162,10 +163,8 @@ class _Parent:
         self._exit_code = 0
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        with tempfile.TemporaryDirectory(prefix="oai-server-metrics-") as metrics_dir:
+        folder = tempfile.TemporaryDirectory(prefix="oai-server-metrics-")
+        with handled_signals(self._on_signal), folder as metrics_dir:
             await self._host.start()
             self._workers = [self._start(index, metrics_dir) for index in range(len(self._listeners))]
             await self._watch(metrics_dir)

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ import uvicorn
 from oai_server.errors import shutting_down
 from oai_server.protocol import GuardedConfig
 from oai_server.services import Services
+from oai_server.signals import handled_signals
 
 logger = logging.getLogger("oai_server")
 
@@ -56,15 +56,8 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
-        handled = (signal.SIGTERM, signal.SIGINT)
-        for number in handled:
-            loop.add_signal_handler(number, self.begin_drain)
-        try:
+        with handled_signals(self.begin_drain):
             yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
 
     def begin_drain(self) -> None:
         """First call: drain. Second: stop at once."""

@@ -143,11 +143,12 @@ def _swallow(url: str) -> None:
         CLIENT.post(url + "/v1/completions", json=BODY, timeout=20)
 
 
-def test_g11_other_signals_do_not_kill() -> None:
-    with server_process() as (process, url):
-        for number in (signal.SIGPIPE,):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_g11_other_signals_do_not_kill(workers: int) -> None:
+    with server_process(api_workers=workers) as (process, url):
+        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGUSR1):
             process.send_signal(number)
-        time.sleep(0.2)
+        time.sleep(0.3)
         assert CLIENT.get(url + "/health").status_code == 200
 
 

@@ -151,6 +151,7 @@ def server_process(
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.live_server", json.dumps(settings)],
         cwd=ROOT,
+        stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=None if descriptors is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files),
