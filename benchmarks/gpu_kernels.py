@@ -7,6 +7,7 @@ tilings go into `engine/runner/product_table.py`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import sys
@@ -28,8 +29,8 @@ SHAPES = {  # hidden, intermediate, qkv width, o width, vocab
     "qwen3-0.6b": (1024, 3072, 4096, 2048, 151936),
 }
 SWAPPED = [
-    (64, 64, 4, 6), (64, 128, 4, 4), (64, 128, 4, 3), (64, 256, 4, 2), (128, 64, 4, 5), (128, 128, 8, 3), (128, 64, 8, 5),
-    (128, 128, 4, 3),
+    (64, 64, 4, 6), (64, 128, 4, 4), (64, 128, 4, 3), (64, 256, 4, 2),
+    (128, 64, 4, 5), (128, 128, 8, 3), (128, 64, 8, 5), (128, 128, 4, 3),
 ]  # fmt: skip
 PLAIN = [(16, 256, 4, 4), (32, 128, 4, 4), (32, 256, 4, 3), (64, 128, 4, 3), (16, 512, 4, 3)]
 COPY_BYTES = 400 << 20
@@ -132,38 +133,47 @@ def sweep(shape: str, rows_list: list[int]) -> dict[str, dict[int, dict[str, obj
         weights = [torch.randn(height, size, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in range(copies)]
         for rows in rows_list:
             x = torch.randn(rows, size, device="cuda", dtype=torch.bfloat16)
-            blas = graph_us(
-                (lambda i: silu_mul(F.linear(x, weights[i]))) if silu else (lambda i: F.linear(x, weights[i])), copies
-            )
-            timed: list[tuple[float, SkinnyConfig | str]] = [(blas, "cublas")]
-            expected = F.linear(x, weights[0])
-            expected = silu_mul(expected) if silu else expected
-            if rows == 1:
-                timed += gemv_times(x, weights, silu, copies)
-            for config in candidates(kind, outputs, size, rows) if rows > 1 else []:
-                try:
-                    out = skinny_gemm(x, weights[0], config, silu=silu)
-                    out = out.sum(0) if out.dim() == 3 else out
-                    error = float((out.float() - expected.float()).norm() / expected.float().norm())
-                    if not error < 1e-2:
-                        say(f"WRONG {kind} {rows} {config} {error}")
-                        continue
-                    micros = graph_us(lambda i, c=config: skinny_gemm(x, weights[i], c, silu=silu), copies)
-                    timed.append((micros, config))
-                except Exception as error:  # noqa: BLE001 - too much shared memory, say
-                    say(f"left out {kind} {rows} {config} {error!r:.80}")
+            timed = product_times(kind, x, weights, silu)
+            blas = next(micros for micros, name in timed if name == "cublas")
             timed.sort(key=lambda entry: entry[0])
-            terabytes = height * size * 2 / timed[0][0] / 1e6
-            best.setdefault(kind, {})[rows] = {
-                "cublas_us": blas,
-                "best_us": timed[0][0],
-                "best": str(timed[0][1]) if isinstance(timed[0][1], str) else list(timed[0][1]),
-            }
-            tail = "; ".join(f"{t:.1f} {tuple(c) if not isinstance(c, str) else c}" for t, c in timed[:4])
-            say(
-                f"{shape} {kind:8s} rows={rows:4d} cublas={blas:7.1f} best={timed[0][0]:7.1f} us {terabytes:.2f} TB/s | {tail}"
-            )
+            best.setdefault(kind, {})[rows] = {"cublas_us": blas, "best_us": timed[0][0], "best": timed[0][1]}
+            rate = height * size * 2 / timed[0][0] / 1e6
+            tail = "; ".join(f"{micros:.1f} {name}" for micros, name in timed[:4])
+            say(f"{shape} {kind:8s} rows={rows:4d} cublas={blas:7.1f} us, best {rate:.2f} TB/s | {tail}")
     return best
+
+
+def product_times(kind: str, x: torch.Tensor, weights: list[torch.Tensor], silu: bool) -> list[tuple[float, str]]:
+    """(microseconds, name) of cuBLAS and of every candidate that computes the same."""
+    rows, size = x.shape
+    outputs = weights[0].shape[0] // (2 if silu else 1)
+
+    def blas(number: int) -> torch.Tensor:
+        out = F.linear(x, weights[number])
+        return silu_mul(out) if silu else out
+
+    timed = [(graph_us(blas, len(weights)), "cublas")]
+    if rows == 1:
+        return timed + gemv_times(x, weights, silu, len(weights))
+    expected = blas(0).float()
+    for config in candidates(kind, outputs, size, rows):
+        run = functools.partial(run_skinny, x, weights, config, silu)
+        try:
+            out = run(0)
+            error = float(((out.sum(0) if out.dim() == 3 else out).float() - expected).norm() / expected.norm())
+            if error < 1e-2:
+                timed.append((graph_us(run, len(weights)), str(tuple(config))))
+            else:
+                say(f"WRONG {kind} {rows} {config} {error}")
+        except Exception as error:  # noqa: BLE001 - too much shared memory, say
+            say(f"left out {kind} {rows} {config} {error!r:.80}")
+    return timed
+
+
+def run_skinny(
+    x: torch.Tensor, weights: list[torch.Tensor], config: SkinnyConfig, silu: bool, number: int
+) -> torch.Tensor:
+    return skinny_gemm(x, weights[number], config, silu=silu)
 
 
 def gemv_times(x: torch.Tensor, weights: list[torch.Tensor], silu: bool, copies: int) -> list[tuple[float, str]]:

@@ -1,8 +1,8 @@
 """What one engine step costs on the GPU, without HTTP: `python -m benchmarks.gpu_step MODEL_DIR --rows 1,8,64`.
 
-Runs the engine's own loop in this process on dummy weights: prefills a batch, then times decode steps on the wall clock
-and tells how much of that was the host's (everything but waiting for the device). `--profile` adds the kernels of one
-step, by time.
+Runs the engine's own loop in this process on dummy weights: prefills a batch, then times decode steps on the wall
+clock and tells how much of that was the host's (everything but waiting for the device). `--profile` adds the kernels
+of one step, by time.
 """
 
 from __future__ import annotations

@@ -220,19 +220,8 @@ def paged_decode(
     block = min(block, page)
     out = torch.empty_like(query) if out is None else out
     _paged_decode[(kv_heads, splits, rows)](
-        query,
-        key_cache,
-        value_cache,
-        out,
-        workspace.out,
-        workspace.lse,
-        workspace.arrivals,
-        block_table,
-        context_len,
-        scale,
-        key_cache.stride(0),
-        key_cache.stride(1),
-        block_table.stride(0),
+        query, key_cache, value_cache, out, workspace.out, workspace.lse, workspace.arrivals, block_table,
+        context_len, scale, key_cache.stride(0), key_cache.stride(1), block_table.stride(0),
         GROUP=group,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
@@ -245,5 +234,5 @@ def paged_decode(
         num_warps=num_warps,
         num_stages=num_stages,
         **launch_options(pdl),
-    )
+    )  # fmt: skip
     return out

@@ -115,23 +115,13 @@ def gumbel_sample(
     value = torch.empty((rows, blocks), dtype=torch.float32, device=logits.device)
     token = torch.empty((rows, blocks), dtype=torch.int32, device=logits.device)
     _best_of_block[(rows, blocks)](
-        logits,
-        state,
-        slots,
-        threshold if threshold is not None else value,
-        value,
-        token,
-        vocab,
-        logits.stride(0),
-        layout.position,
-        layout.temperature,
-        layout.seed_low,
-        layout.seed_high,
+        logits, state, slots, threshold if threshold is not None else value, value, token, vocab, logits.stride(0),
+        layout.position, layout.temperature, layout.seed_low, layout.seed_high,
         BLOCK=BLOCK,
         FILTERED=threshold is not None,
         num_warps=8,
         **launch_options(pdl),
-    )
+    )  # fmt: skip
     _best_of_row[(rows,)](
         value,
         token,

@@ -135,7 +135,9 @@ def skinny_gemm(
         BLOCK_K=config.block_k,
         SWAP=config.swap,
         SILU=silu,
-        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1)) if prefetch else 0,
+        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1))
+        if prefetch
+        else 0,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(pdl),

@@ -67,7 +67,21 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
         runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), plans, config.enforce_eager)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
-    info = EngineInfo(
+    return runner, describe(config, model, layout, limits, dtype, num_blocks, attention.name, reason)
+
+
+def describe(
+    config: EngineConfig,
+    model: ModelConfig,
+    layout: KvLayout,
+    limits: RunnerLimits,
+    dtype: torch.dtype,
+    num_blocks: int,
+    attention: str,
+    reason: str,
+) -> EngineInfo:
+    """What the engine tells of itself; pid, policy and load_s are the caller's to correct."""
+    return EngineInfo(
         architecture=by_name(model.architecture).class_name,
         vocab_size=model.vocab_size,
         max_model_len=limits.max_model_len,
@@ -77,15 +91,14 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
         num_blocks=num_blocks,
         kv_cache_bytes=num_blocks * layout.block_nbytes,
         weights_bytes=weights_nbytes(model, dtype),
-        device=torch.cuda.get_device_name(device),
+        device=torch.cuda.get_device_name(),
         dtype=str(dtype).removeprefix("torch."),
-        attention_backend=attention.name,
+        attention_backend=attention,
         attention_reason=reason,
         policy=config.policy,
         load_s=0.0,
         pid=os.getpid(),
     )
-    return runner, info
 
 
 def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> Products:
