@@ -25,6 +25,7 @@ from engine.process.lifeline import claim_output, follow_parent, heed_signals, r
 from engine.process.loop import EngineLoop
 from engine.process.messages import EngineInfo, LastWords, Launch, socket_path, started_path
 from engine.process.recorder import RecordedRunner, StartRecorder
+from engine.process.shared_state import state_path
 from engine.runner.batch import ModelRunner
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,11 @@ def load(
 
 def remove_traces(launch: Launch) -> None:
     """The parent may have been killed, so that nobody else clears up. Foreign files in the folder keep it alive."""
-    names = [socket_path(launch.run_dir), *(started_path(launch.run_dir, e) for e in range(launch.epoch + 1))]
+    names = [
+        socket_path(launch.run_dir),
+        str(state_path(launch.run_dir)),
+        *(started_path(launch.run_dir, e) for e in range(launch.epoch + 1)),
+    ]
     for name in names:
         with contextlib.suppress(OSError):
             os.unlink(name)
