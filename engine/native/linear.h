@@ -13,11 +13,12 @@
 
 namespace oai {
 
-constexpr int MAX_INPUT_BLOCK = 1280;
+constexpr int MAX_INPUT_BLOCK = 896;  // six rows of float operands and the weights under way: 29 KiB of a 32 KiB cache
 constexpr int MAX_TILE_ROWS = 6;
 constexpr int FEW_ROWS = 16;   // up to here all rows use a group of weight rows before the next group is read
-constexpr int GROUP = 8;       // weight rows of that group; also the smallest piece of work a thread takes
-constexpr int MAX_PIECE = 64;  // weight rows worked on between two epilogues
+constexpr int GROUP = 12;      // weight rows of that group
+constexpr int GRAIN = 8;       // weight rows of the smallest piece of work that a thread takes
+constexpr int MAX_PIECE = 96;  // weight rows worked on between two epilogues
 
 template <class W, int M, int N>
 INLINE void tile(const W* w, long w_stride, const Operand<W>* x, long x_stride, int inputs, float* y, long y_stride,
@@ -75,6 +76,7 @@ void multiply(const W* w, long w_stride, int outputs, const Operand<W>* x, long 
     constexpr int N3 = MANY_REGISTERS ? 4 : 3, N6 = MANY_REGISTERS ? 4 : 2;
     for (int done = 0, left; (left = rows - done) > 0;) {
         int tiles_left = (left + MAX_TILE_ROWS - 1) / MAX_TILE_ROWS, m = (left + tiles_left - 1) / tiles_left;
+        if (left == 8) m = 5;  // then 3: both keep the multipliers busier than two tiles of four rows
         auto run = [&](auto kernel) {
             kernel(w, w_stride, outputs, x + done * x_stride, x_stride, inputs, y + done * y_stride, y_stride, add);
         };
@@ -106,11 +108,11 @@ void multiply_blocked(const W* w, int outputs, const Operand<W>* x, long x_strid
 template <class W, class Epilogue>
 void linear(Pool& pool, const W* w, int outputs, int inputs, const Operand<W>* x, int rows, float* scratch,
             const Epilogue& epilogue) {
-    int grains = (outputs + GROUP - 1) / GROUP;
+    int grains = (outputs + GRAIN - 1) / GRAIN;
     pool.run(grains, [&](int begin, int end, int thread) {
         float* sums = scratch + long(thread) * rows * MAX_PIECE;
-        int last = std::min(end * GROUP, outputs);
-        for (int n = begin * GROUP; n < last; n += MAX_PIECE) {
+        int last = std::min(end * GRAIN, outputs);
+        for (int n = begin * GRAIN; n < last; n += MAX_PIECE) {
             int count = std::min(MAX_PIECE, last - n);
             multiply_blocked(w + long(n) * inputs, count, x, inputs, rows, inputs, sums, MAX_PIECE);
             for (int m = 0; m < rows; m++) epilogue(m, n, count, sums + long(m) * MAX_PIECE);
@@ -123,11 +125,11 @@ template <class W, class Epilogue>
 void gated_linear(Pool& pool, const W* gate, const W* up, int outputs, int inputs, const Operand<W>* x, int rows,
                   float* scratch, const Epilogue& epilogue) {
     constexpr int PIECE = MAX_PIECE / 2;
-    int grains = (outputs + GROUP - 1) / GROUP;
+    int grains = (outputs + GRAIN - 1) / GRAIN;
     pool.run(grains, [&](int begin, int end, int thread) {
         float* sums = scratch + long(thread) * rows * MAX_PIECE;
-        int last = std::min(end * GROUP, outputs);
-        for (int n = begin * GROUP; n < last; n += PIECE) {
+        int last = std::min(end * GRAIN, outputs);
+        for (int n = begin * GRAIN; n < last; n += PIECE) {
             int count = std::min(PIECE, last - n);
             multiply_blocked(gate + long(n) * inputs, count, x, inputs, rows, inputs, sums, MAX_PIECE);
             multiply_blocked(up + long(n) * inputs, count, x, inputs, rows, inputs, sums + PIECE, MAX_PIECE);
