@@ -222,7 +222,8 @@ def main() -> None:
     console.print(
         f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.cpu_flags)}; {options.threads} threads; "
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}; "
-        f"{weights / 1e9:.2f} GB of bfloat16 weights (transformers: {options.peer_dtype}), prompt {options.prompt}, output {options.output}, greedy\n",
+        f"{weights / 1e9:.2f} GB of bfloat16 weights (transformers: {options.peer_dtype}), prompt {options.prompt}, "
+        f"output {options.output}, greedy\n",
         highlight=False,
     )
     results: dict[tuple[str, int], Samples] = {("ours", n): Samples() for n in OURS}

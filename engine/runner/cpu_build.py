@@ -117,6 +117,7 @@ def load_decoder(
     def progress(done: int, total: int) -> None:
         report("weights", done / total, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
 
+    check_memory(model, dtype)
     weights = load_weights(config.model_path, model, "cpu", dtype, config.load_format, progress, config.seed)
     if config.attention_backend in ("auto", "native"):
         report("kernels", 0.0, "")
@@ -136,6 +137,16 @@ def load_decoder(
     )
     attention, reason = choose(config.attention_backend, context)
     return Decoder(model, weights, TorchOps(), attention), dtype, attention.name, reason
+
+
+def check_memory(model: ModelConfig, dtype: torch.dtype) -> None:
+    """Raises ConfigurationError rather than let the system kill the process half-way through the weights."""
+    needed, free = weights_nbytes(model, dtype), available_bytes()
+    if needed > free:
+        raise ConfigurationError(
+            f"the weights need {needed / 1e9:.1f} GB as {str(dtype).removeprefix('torch.')}, "
+            f"but only {free / 1e9:.1f} GB of memory are free"
+        )
 
 
 def size_cache(config: EngineConfig, model: ModelConfig, layout: KvLayout) -> tuple[int, int]:

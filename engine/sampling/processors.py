@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.sampling.row import SamplingRow
@@ -56,16 +58,19 @@ def apply_bitmask(logits: torch.Tensor, mask: torch.Tensor) -> None:
 
 def _penalise(logits: torch.Tensor, row: SamplingRow) -> None:
     """Repetition over prompt and output; presence and frequency over the output."""
-    params, vocab = row.params, len(logits)
+    params = row.params
     if params.repetition_penalty != 1.0:
-        seen = _ids({i for i in row.token_ids if 0 <= i < vocab}, logits)
+        # Ids that occur twice are computed twice and written with the same value.
+        seen = torch.from_numpy(_known(row.token_ids, logits)).to(logits.device)
         values = logits[seen]
         scaled = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
         logits[seen] = scaled
     if params.presence_penalty or params.frequency_penalty:
-        counts: dict[int, int] = {}
-        for token in row.output_ids:
-            if 0 <= token < vocab:
-                counts[token] = counts.get(token, 0) + 1
-        number = torch.tensor(list(counts.values()), dtype=logits.dtype, device=logits.device)
-        logits[_ids(counts, logits)] -= number * params.frequency_penalty + params.presence_penalty
+        ids, counts = np.unique(_known(row.output_ids, logits), return_counts=True)
+        number = torch.from_numpy(counts).to(logits.device, logits.dtype)
+        logits[torch.from_numpy(ids).to(logits.device)] -= number * params.frequency_penalty + params.presence_penalty
+
+
+def _known(token_ids: Sequence[int], logits: torch.Tensor) -> npt.NDArray[np.int64]:
+    ids = np.asarray(token_ids, dtype=np.int64)
+    return ids[(ids >= 0) & (ids < len(logits))]

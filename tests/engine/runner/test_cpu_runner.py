@@ -153,6 +153,20 @@ def test_auto_device() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_weights_that_do_not_fit_are_refused_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.runner.cpu_build.available_bytes", lambda: 100_000)
+    with pytest.raises(ConfigurationError, match=r"the weights need 0\.\d GB as float32, but only 0\.0 GB"):
+        build_cpu_runner(folder)
+
+
+def test_float16_when_asked_for(tmp_path: Path) -> None:
+    model = build_checkpoint("qwen2", tmp_path)
+    driver = Driver(build_cpu_runner(tmp_path, dtype="float16", num_blocks=300))
+    driver.step((driver.sequence([5, 6, 7, 8]), 4))
+    expected = reference_logits(model, [5, 6, 7, 8])[-1]
+    assert (driver.recorded[0][0] - expected).abs().max() < 0.02 * (expected.max() - expected.min())
+
+
 def test_float16_checkpoints_run_as_float32(tmp_path: Path) -> None:
     build_checkpoint("qwen2", tmp_path, torch.float16)
     _, info = build_runner(EngineConfig(str(tmp_path), device="cpu", num_blocks=300, num_threads=1), silent)
