@@ -111,6 +111,8 @@ def run_worker(
     config = GuardedConfig(app, settings, max_connections=connection_cap(settings))
     server = Server(config, services, shared.publish if shared is not None else None)
     server.run(sockets=[listener])
+    if shared is not None:
+        shared.discard()
     return server.exit_code
 
 

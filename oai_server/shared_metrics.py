@@ -36,6 +36,12 @@ class SharedMetrics:
             fresh.write_bytes(self._encoder.encode(self._services.telemetry))
             os.replace(fresh, self._file)
 
+    def discard(self) -> None:
+        """At the end: the last worker leaves no folder behind, even when the parent was killed."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+            self._folder.rmdir()
+
     def total(self) -> Telemetry:
         """All workers' latest numbers added up."""
         total = Telemetry()

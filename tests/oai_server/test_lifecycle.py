@@ -245,7 +245,8 @@ def test_workers_share_the_load_and_the_numbers_and_are_replaced() -> None:
         assert process.wait(30) == 0
 
 
-def test_g14_workers_end_with_their_parent() -> None:
+def test_g14_workers_end_with_their_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with server_process(api_workers=2) as (process, _):
         workers = children(process.pid)
         process.kill()
@@ -254,6 +255,7 @@ def test_g14_workers_end_with_their_parent() -> None:
         while any(Path(f"/proc/{pid}").exists() and _running(pid) for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _running(pid: int) -> bool:
