@@ -28,6 +28,7 @@ from engine.sampling_params import SamplingParams
 from tests.support.stepping import build_cpu_runner
 from tests.support.tiny_checkpoints import build_checkpoint
 
+pytestmark = [] if torch.cuda.is_available() else [pytest.mark.slow]  # minutes in the interpreter
 MAX_LEN = 256
 LIMITS = RunnerLimits(max_num_seqs=6, max_num_batched_tokens=48, max_model_len=MAX_LEN, sampled_vocab=512)
 
