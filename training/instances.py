@@ -14,9 +14,10 @@ from training.conversation import SYSTEMS, TASKS, Conversation, any_task
 from training.core import Context, Message
 from training.rendering import answer_text
 from training.tasks import greetings, memory, tools
+from training.tasks.tool_catalog import COMMON, OBJECTS, PARAMETERS
 
 CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-UNSEEN_NAMES = ("name", "pet", "person", "city", "code", "number")
+WORD = re.compile(r"[A-Z]?[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,18 @@ def _tool_choice(c: Context) -> Conversation:
     return Conversation(exchange, "", [tool.schema(c) for tool in offered])
 
 
+def _unseen_tool(c: Context) -> Conversation:
+    """As above, where neither the called tool's object nor any of its arguments' names is in a list of the generator."""
+    known = {word.lower() for thing, _ in OBJECTS for word in thing.split()} | {name for name, *_ in PARAMETERS}
+    well_known = {name for entry in COMMON for name in entry.names.split()}
+    while True:
+        conversation = _tool_choice(c)
+        call = conversation.messages[-1].calls[0]
+        words = WORD.findall(call["name"])[:2] + list(call["arguments"])
+        if call["arguments"] and call["name"] not in well_known and not any(word.lower() in known for word in words):
+            return conversation
+
+
 def _tools(*, result: bool) -> Callable[[Context], Conversation]:
     def make(c: Context) -> Conversation:
         exchange, offered = tools.tool_use(c, with_result=result)
@@ -137,6 +150,7 @@ EVALUATED: dict[str, Callable[[Context], Conversation]] = {
     "to_json": _chat("to_json"),
     "recall_across_turns": _memory,
     "tool_choice_and_arguments": _tool_choice,
+    "tool_with_made_up_names": _unseen_tool,
     "tool_calls_all": _tools(result=False),
     "answer_from_tool_result": _tools(result=True),
     "no_fitting_tool": _no_tool,
