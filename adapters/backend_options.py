@@ -22,6 +22,10 @@ class BackendLimits(msgspec.Struct, frozen=True):
     """Tokens that a stream's consumer may leave unread ..."""
     max_unread_s: float = 60.0
     """... if it has not come for them for this long; then the request is cancelled."""
+    template_timeout_s: float = 2.0
+    """How long rendering a chat template may take."""
+    grammar_timeout_s: float = 5.0
+    """How long the grammars of one request's tools may take to compile."""
     max_n: int = 128
     max_logprobs: int = 20
     max_stop: int = 4

@@ -68,8 +68,13 @@ class ChatRenderer(Protocol):
         ...
 
 
-def load_chat_renderer(folder: str | Path, tokenizer: Tokenizer) -> ChatRenderer:
-    """The renderer for a checkpoint folder; one that refuses every conversation when there is no usable template."""
+def load_chat_renderer(
+    folder: str | Path, tokenizer: Tokenizer, *, deadline_s: float = RENDER_DEADLINE_S
+) -> ChatRenderer:
+    """The renderer for a checkpoint folder; one that refuses every conversation when there is no usable template.
+
+    `deadline_s`: how long one rendering may take.
+    """
     folder = Path(folder)
     source = template_source(folder)
     if source is None and read_json(folder / "config.json").get("model_type") == "qwen":
@@ -80,7 +85,7 @@ def load_chat_renderer(folder: str | Path, tokenizer: Tokenizer) -> ChatRenderer
     if source is None:
         return NoChatTemplate("This model has no chat template (it is a base model); use /v1/completions.")
     try:
-        return ChatTemplate(source, tokenizer)
+        return ChatTemplate(source, tokenizer, deadline_s=deadline_s)
     except TEMPLATE_ERRORS as error:
         return NoChatTemplate(f"This model's chat template cannot be used: {error}")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.grammars import schema_grammar
 from adapters.tool_calls import ToolFormat
 from adapters.tool_calls.parameter_types import STRING_ONLY, ParameterTypes
+from engine.errors import RequestError
 from engine.request import GrammarSpec
 from engine.text.grammar_source import grammar_parts
 
@@ -16,16 +19,20 @@ Part = dict[str, Any]
 
 
 def forced_call_grammar(
-    tool_format: ToolFormat, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True
+    tool_format: ToolFormat, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True, timeout_s: float = math.inf
 ) -> GrammarSpec:
     """One call, or several where `parallel`, of the given tools in the model's own format.
 
     Arguments always obey the tool's schema, strict or not. The vocabulary must have <tool_call> and </tool_call> as
-    tokens. Raises RequestError (param tools) when a schema cannot be enforced.
+    tokens. Raises RequestError (param tools) when a schema cannot be enforced, or when all of them take longer than
+    `timeout_s`. The clock is read before each tool, whose own schema is bounded in size: so the thread comes free.
     """
+    give_up_s = time.monotonic() + timeout_s
     rules: list[str] = []
     parts: list[Part] = []
     for i, tool in enumerate(tools):
+        if time.monotonic() > give_up_s:
+            raise RequestError(f"The tools' schemas take longer than {timeout_s:g} s to compile.", "tools")
         function = tool["function"]
         rule = _hermes if tool_format == "hermes" else _xml
         rules += rule(i, function, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class ModelText:
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys(eos))
         self.defaults = _generation_defaults(self.config, options)
         self.default_kwargs: dict[str, Any] = dict(options.default_chat_template_kwargs)
+        self._grammar_timeout_s = options.limits.grammar_timeout_s
 
     def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
         """Checked token ids. Raises RequestError and ContextLengthError with the field's name."""
@@ -84,7 +86,7 @@ class ModelText:
         rendered = self.render(prompt, request.cache_salt)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
-        grammar = request_grammar(request, rendered.thinking, self.tool_format)
+        grammar = request_grammar(request, rendered.thinking, self.tool_format, self._grammar_timeout_s)
         return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar)
 
     def render(self, prompt: Prompt, cache_salt: str = "") -> EncodedPrompt:
@@ -168,9 +170,15 @@ def forces_call(prompt: Prompt) -> bool:
 
 
 def request_grammar(
-    request: GenerationRequest, thinking: ThinkingState | None, tool_format: ToolFormat | None
+    request: GenerationRequest,
+    thinking: ThinkingState | None,
+    tool_format: ToolFormat | None,
+    timeout_s: float = math.inf,
 ) -> GrammarSpec | None:
-    """The grammar of the whole output: the request's own or that of a forced call, begun where thinking ends."""
+    """The grammar of the whole output: the request's own or that of a forced call, begun where thinking ends.
+
+    Raises RequestError when the tools of a forced call take longer than `timeout_s` to compile.
+    """
     prompt, grammar = request.prompt, request.params.grammar
     if not isinstance(prompt, ChatPrompt):
         return grammar
@@ -180,7 +188,8 @@ def request_grammar(
         choice = prompt.tool_choice
         wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
         tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
-        grammar = forced_call_grammar(tool_format, tools, parallel=prompt.parallel_tool_calls and wanted is None)
+        parallel = prompt.parallel_tool_calls and wanted is None
+        grammar = forced_call_grammar(tool_format, tools, parallel=parallel, timeout_s=timeout_s)
     return after_thinking(grammar, thinking) if grammar is not None else None
 
 
@@ -226,10 +235,12 @@ def _chars_in(value: Any) -> int:
 
 
 def _chat_renderer(folder: Path, tokenizer: Tokenizer, options: BackendOptions) -> ChatRenderer:
+    deadline_s = options.limits.template_timeout_s
     if options.chat_template is None:
-        return load_chat_renderer(folder, tokenizer)
+        return load_chat_renderer(folder, tokenizer, deadline_s=deadline_s)
     try:
-        return ChatTemplate(Path(options.chat_template).read_text(encoding="utf-8"), tokenizer)
+        source = Path(options.chat_template).read_text(encoding="utf-8")
+        return ChatTemplate(source, tokenizer, deadline_s=deadline_s)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--chat-template cannot be read: {error}") from None
 

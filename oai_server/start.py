@@ -58,6 +58,8 @@ def backend_options(settings: Settings) -> BackendOptions:
             max_queue_wait_s=settings.max_queue_wait,
             max_restart_wait_s=min(60.0, settings.max_queue_wait),
             max_deadline_s=settings.request_timeout,
+            template_timeout_s=settings.template_timeout,
+            grammar_timeout_s=settings.grammar_timeout,
             max_n=settings.max_n,
             max_logprobs=settings.max_logprobs,
             max_stop=settings.max_stop,
