@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    def __init__(self, folder: Path, script: Script, *flags: str) -> None:
+    def __init__(self, folder: Path, script: Script, *flags: str, stderr: int | None = None) -> None:
+        """`stderr`: a descriptor that gets the log instead of the folder's file `log`."""
         model = write_fault_checkpoint(folder / "model", script)
         self.folder = folder
         self.log = (folder / "log").open("w+")
@@ -28,7 +29,7 @@ class Server:
             [sys.executable, "-m", "tests.support.fault_server", "--model", str(model), "--port", "0", *flags],
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=self.log,
+            stderr=self.log if stderr is None else stderr,
             text=True,
             env={**os.environ, "TMPDIR": str(folder)},
         )
