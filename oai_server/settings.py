@@ -157,7 +157,7 @@ class LimitSettings(ServerSettings, frozen=True, kw_only=True):
     """Entries of allowed_token_ids."""
     max_json_depth: int = 64
     """Nesting of a tool's schema or of chat_template_kwargs."""
-    template_timeout: float = 5.0
+    template_timeout: float = 2.0
     """Seconds that rendering a chat template may take."""
     grammar_timeout: float = 5.0
     """Seconds that compiling a grammar may take."""

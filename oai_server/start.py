@@ -53,6 +53,8 @@ def backend_options(settings: Settings) -> BackendOptions:
         generation_config=settings.generation_config,
         chat_template=settings.chat_template,
         default_chat_template_kwargs=settings.default_chat_template_kwargs,
+        tool_call_parser=settings.tool_call_parser,
+        reasoning_parser=settings.reasoning_parser,
         limits=BackendLimits(
             max_waiting_requests=max(1, settings.max_num_queued_reqs // workers),
             max_queue_wait_s=settings.max_queue_wait,
