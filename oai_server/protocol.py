@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from oai_server.chunked import ChunkFraming
 from oai_server.errors import ApiError
 from oai_server.interrupts import ON_LOST
 from oai_server.settings import Settings
@@ -60,6 +61,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._refusal: ApiError | None = None
         self._on_lost: set[Callable[[], None]] = set()
+        self._max_body_bytes = int(config.settings.max_body_mib * 2**20)
+        self._framing: ChunkFraming | None = None
+        self._before = b""
+        """The last bytes of the piece before, while headers are coming."""
+        self._num_complete = 0
+        """Requests of this connection that have come whole."""
+        self._num_trailers = 0
+        self._trailer_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,7 +88,14 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._part != BODY:
             self._header_bytes += len(data)
+        known, num_complete = self._framing, self._num_complete
         super().data_received(data)
+        if self._framing is not None:
+            self._check_framing(data, begins=known is None, alone=num_complete == self._num_complete)
+            if self.transport.is_closing():
+                return
+        if self._part == HEADERS:
+            self._before = (self._before + data)[-3:]
         if self._part == HEADERS and self._header_bytes > self._max_header_bytes:
             self._refuse(_too_many_header_bytes())
         elif self._part == COMPLETE:
@@ -105,11 +121,39 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._stop_parser(_too_many_header_bytes())
         self._header_bytes = 0
         self._part = BODY
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers are dropped: as headers they could pretend to be what a proxy in front of us has checked."""
+        if self._part != BODY:
+            super().on_header(name, value)
+            return
+        self._num_trailers += 1
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._num_trailers > self._max_headers or self._trailer_bytes > self._max_header_bytes:
+            self._stop_parser(_too_many_header_bytes())
 
     def on_message_complete(self) -> None:
         self._part = COMPLETE
+        self._framing = None
+        self._num_complete += 1
+        self._before = b""
+        self._num_trailers = self._trailer_bytes = 0
         super().on_message_complete()
+
+    def _check_framing(self, data: bytes, *, begins: bool, alone: bool) -> None:
+        """`begins`: the body starts in this piece; `alone`: behind the headers of the only request in it."""
+        if self._framing is None or self.transport.is_closing():
+            return
+        if begins:
+            if not alone:  # behind a pipelined request; the body's timeout is all that bounds it
+                self._framing = None
+                return
+            data = (self._before + data).partition(b"\r\n\r\n")[2]
+        if (error := self._framing.feed(data)) is not None:
+            self._refuse(error)
 
     # ---- refusing
 

@@ -35,6 +35,34 @@ POST = "POST /v1/completions HTTP/1.1"
 JSON = "Content-Type: application/json"
 CLOSE = "Connection: close"
 
+CHUNKS = {
+    "huge chunk": (b"ffffffffffffffff\r\nab", {400}),
+    "huge chunk without its line end": (b"fffffffff", {400}),
+    "huge chunk behind zeros": (b"000000000000fffffffff\r\nab", {400}),
+    "negative in 64 bits": (b"8000000000000000\r\nab", {400}),
+    "more than 64 bits": (b"fffffffffffffffff\r\nab", {400}),
+    "second chunk huge": (b"2\r\n{}\r\nfffffffffffffff\r\n", {400}),
+    "more than the limit announced": (b"7fffffff\r\n{}", {413}),
+    "chunks that add up to more": (b"2\r\n{}\r\n19999\r\n", {413}),
+    "bad chunk": (b"zz\r\n", {400}),
+    "empty size": (b"\r\n{}\r\n0\r\n\r\n", {400}),
+    "signed size": (b"-2\r\n{}\r\n0\r\n\r\n", {400}),
+    "size with 0x": (b"0x2\r\n{}\r\n0\r\n\r\n", {400}),
+    "space behind the size": (b"2 \r\n{}\r\n0\r\n\r\n", {400}),
+    "bare LF": (b"2\n{}\n0\n\n", {400}),
+    "bare CR": (b"2\r{}\r\n0\r\n\r\n", {400}),
+    "no line end behind the data": (b"2\r\n{}0\r\n\r\n", {400}),
+    "LF behind the data": (b"2\r\n{}\n0\r\n\r\n", {400}),
+    "size too small": (b"1\r\n{}\r\n0\r\n\r\n", {400}),
+    "size too large": (b"5\r\n{}\r\n0\r\n\r\n", {400}),
+    "endless extension": (b"2;" + b"a" * 8000, {400}),
+    "endless zeros": (b"0" * 8000, {400}),
+    "control character in an extension": (b"2;a=\x00\r\n{}\r\n0\r\n\r\n", {400}),
+    "bad trailer": (b"2\r\n{}\r\n0\r\nX T: 1\r\n\r\n", {400}),
+    "length as trailer": (b"2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n", {400}),
+    "many trailers": (b"2\r\n{}\r\n0\r\n" + b"X-T: 1\r\n" * 300 + b"\r\n", {431}),
+    "large trailer": (b"2\r\n{}\r\n0\r\nX-T: " + b"y" * 65_536 + b"\r\n\r\n", {431}),
+}
 CASES = {
     "A01 unknown path": (request("GET /v1/foo HTTP/1.1", CLOSE), {404}, "unknown_url"),
     "A03 300 headers": (request("GET /health HTTP/1.1", *[f"x-{i}: 1" for i in range(300)]), {431}, None),
@@ -45,12 +73,10 @@ CASES = {
         None,
     ),
     "A05 length and chunked": (request(POST, JSON, "Transfer-Encoding: chunked", body=BODY), {400}, None),
-    "A06 huge chunk": (
-        request(POST, JSON, "Transfer-Encoding: chunked", body=b"ffffffffffffffff\r\nab", length=False),
-        {400, 408},
-        None,
-    ),
-    "A06 bad chunk": (request(POST, JSON, "Transfer-Encoding: chunked", body=b"zz\r\n", length=False), {400}, None),
+    **{
+        f"A06 {name}": (request(POST, JSON, "Transfer-Encoding: chunked", body=body, length=False), statuses, None)
+        for name, (body, statuses) in CHUNKS.items()
+    },
     "A07 wrong method": (request("GET /v1/chat/completions HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
     "A08 DELETE": (request("DELETE /v1/models HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
     "A08 PUT": (request("PUT /v1/completions HTTP/1.1", CLOSE), {405}, "method_not_allowed"),
@@ -91,6 +117,45 @@ def test_refused_with_one_envelope(server: LiveServer, name: str) -> None:
     assert code is None or error["code"] == code
     assert b"s3cret" not in reply and b"Traceback" not in reply
     assert b"application/json" in head and b"x-request-id: " in head
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("tail", [b"0\r\n\r\n", b"0\r\nX-Checksum: 1\r\n\r\n", b"000;a=b\r\n\r\n"])
+def test_a06_chunked_bodies_are_served_however_they_are_cut(server: LiveServer, pieces: int, tail: bytes) -> None:
+    body = b"".join(b"%x;e\r\n%b\r\n" % (len(part), part) for part in (BODY[:3], BODY[3:4], BODY[4:])) + tail
+    data = request(POST, JSON, CLOSE, "Transfer-Encoding: chunked", body=body, length=False)
+    step = -(-len(data) // pieces)
+    with server.raw(3.0) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), step):
+            connection.sendall(data[at : at + step])
+            if pieces > 1:
+                time.sleep(0.0005)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 10])
+def test_a06_huge_chunk_behind_headers_in_two_pieces(server: LiveServer, at: int) -> None:
+    data = request(POST, JSON, "Transfer-Encoding: chunked")
+    with server.raw(0.5) as connection:
+        connection.sendall(data[:-at])
+        time.sleep(0.02)
+        connection.sendall(data[-at:] + b"ffffffffffffffff\r\nab")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+
+
+def test_a06_chunks_behind_a_pipelined_request(server: LiveServer) -> None:
+    first = request(POST, JSON, body=BODY)
+    chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    second = request(POST, JSON, CLOSE, "Transfer-Encoding: chunked", body=chunk, length=False)
+    assert server.send(first + second).count(b"HTTP/1.1 200") == 2
+
+
+def test_trailers_are_no_headers(server: LiveServer) -> None:
+    """Else they could say what a proxy in front of the server keeps to itself."""
+    body = b"%x\r\n%b\r\n0\r\nContent-Type: application/json\r\nX-Request-Id: forged\r\n\r\n" % (len(BODY), BODY)
+    reply = server.send(request(POST, CLOSE, "Transfer-Encoding: chunked", body=body, length=False))
+    assert reply.startswith(b"HTTP/1.1 415") and b"forged" not in reply
 
 
 def test_405_names_the_methods(server: LiveServer) -> None:
