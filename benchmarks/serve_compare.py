@@ -4,15 +4,22 @@
         --peer "python -m vllm.entrypoints.openai.api_server --model {model} --load-format dummy \\
                 --served-model-name m --port {port} --max-model-len 8192"
 
-Each server is started, waited for, warmed, loaded level by level with `benchmarks.load`, and stopped. The table gives
-tokens a second of both, their ratio, TTFT of both, and how near ours comes to what the memory's bandwidth allows.
+Each server is started once, waited for, loaded with every scenario level by level (`benchmarks.load`), and stopped.
+The prompts are the same for both and fresh for each level and round. A table a scenario gives tokens a second of both
+(the median round, and the lowest and highest), their ratio, TTFT and TPOT of both, and how near ours comes to what
+the memory's bandwidth allows. Several scenarios share a start:
+
+    --scenario "standard:clients=1/8/64,rounds=3" --scenario "long:clients=16,input=8192:8192,output=128"
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
+import queue
 import shlex
 import signal
 import subprocess
@@ -20,21 +27,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import load
-from engine.models.config import ModelConfig, load_model_config
+from benchmarks.scenarios import Scenario, add_options, from_options
+
+if TYPE_CHECKING:  # its import costs seconds, which every process of the load client would pay
+    from engine.models.config import ModelConfig
 
 OURS = (
     "{python} -m oai_server serve --model {model} --served-model-name m --port {port} --load-format dummy "
     "--max-model-len 8192 --max-num-seqs {max_num_seqs} --generation-config vllm"
 )
 STOP_TIMEOUT_S = 30.0
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 class Server:
@@ -87,90 +94,157 @@ def bandwidth_limit(config: ModelConfig, clients: int, context: float, terabytes
     return clients * terabytes_per_s * 1e12 / (weights + clients * context * keys)
 
 
-def run_server(name: str, command: str, args: argparse.Namespace) -> tuple[list[dict[str, object]], float]:
+@dataclass(slots=True)
+class Outcome:
+    """One server's numbers."""
+
+    start_s: float = math.nan
+    levels: dict[str, list[load.Level]] = field(default_factory=dict)
+    """By scenario; a scenario that failed is left out."""
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_server(name: str, command: str, scenarios: list[Scenario], args: argparse.Namespace) -> Outcome:
+    """Start it, run the scenarios in turn, stop it. What fails is told and does not stop the rest."""
     url = f"http://127.0.0.1:{args.port}"
     names = {
         "python": sys.executable,
         "model": args.model,
         "port": args.port,
-        "max_num_seqs": max(int(clients) for clients in args.clients.split(",")),
+        "max_num_seqs": args.max_num_seqs or max(clients for s in scenarios for clients in (*s.clients, 1)),
     }
-    say(f"== {name}: starting")
-    server = Server(command.format(**names), url, args.logs / f"{name}.log", args.start_timeout)
+    outcome = Outcome()
+    load.say(f"== {name}: starting")
     try:
-        say(f"== {name}: healthy after {server.start_s:.1f} s")
-        options = ["--url", url, "--model", "m", "--clients", args.clients, "--input", args.input]
-        options += [
-            "--output",
-            str(args.output),
-            "--temperature",
-            str(args.temperature),
-            "--rounds",
-            str(args.rounds),
-        ]
-        options += ["--shared-prefix", str(args.shared_prefix), "--seed", str(args.seed), "--endpoint", args.endpoint]
-        options += ["--processes", str(args.processes)]
-        return load.measure(load.parse_args(options)), server.start_s
+        server = Server(command.format(**names), url, args.logs / f"{name}.log", args.start_timeout)
+    except (RuntimeError, OSError) as error:
+        load.say(f"== {name}: {error}")
+        outcome.failures["start"] = str(error)
+        return outcome
+    try:
+        outcome.start_s = server.start_s
+        load.say(f"== {name}: healthy after {server.start_s:.1f} s")
+        target = load.Target(url, "m", args.vocab, processes=args.processes, seed=args.seed)
+        for number, scenario in enumerate(scenarios):
+            try:
+                outcome.levels[scenario.name] = load.measure(target, scenario, warm=number == 0)
+            except (RuntimeError, OSError, queue.Empty) as error:
+                load.say(f"== {name}: {scenario.name} failed: {error!r}")
+                outcome.failures[scenario.name] = repr(error)
     finally:
         server.stop()
+    return outcome
 
 
-def table(results: dict[str, list[dict[str, object]]], args: argparse.Namespace) -> list[str]:
-    """Rows of a Markdown table."""
+def table(scenario: Scenario, outcomes: dict[str, Outcome], args: argparse.Namespace) -> list[str]:
+    """Rows of a Markdown table: a level of one scenario each."""
+    from engine.models.config import load_model_config
+
     config = load_model_config(args.model)
-    shortest, longest = (int(part) for part in args.input.split(":"))
-    context = args.shared_prefix + (shortest + longest) / 2 + args.output / 2
     rows = [
-        "| clients | ours tok/s | peer tok/s | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 | of the limit |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"**{scenario.name}**: {scenario.input[0]}-{scenario.input[1]} tokens in"
+        + (f" behind {scenario.shared_prefix} shared ones" if scenario.shared_prefix else "")
+        + f", {scenario.output} out, temperature {scenario.temperature:g}, {scenario.rounds} round{'s' * (scenario.rounds > 1)}",
+        "",
+        "| load | ours tok/s (range) | peer tok/s (range) | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 | "
+        "TPOT p50 ms, ours | peer | of the limit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    peers: list[dict[str, object]] = results.get("peer") or [{} for _ in results["ours"]]
-    for ours, peer in zip(results["ours"], peers, strict=True):
-        limit = bandwidth_limit(config, int(str(ours["clients"])), context, args.bandwidth)
-        mine, theirs = float(str(ours["output_tokens_per_s"])), float(str(peer.get("output_tokens_per_s", "nan")))
-        ttft = [
-            f"{float(str(level.get('ttft_p50_ms', 'nan'))):.0f} / {float(str(level.get('ttft_p99_ms', 'nan'))):.0f}"
-            for level in (ours, peer)
-        ]
-        rows.append(
-            f"| {ours['clients']} | {mine:.0f} | {theirs:.0f} | {mine / theirs:.2f} | {ttft[0]} | {ttft[1]} "
-            f"| {100 * mine / limit:.0f} % |"
-        )
+    by_load = {
+        name: {(level["clients"], level["rate"]): level for level in outcome.levels.get(scenario.name, [])}
+        for name, outcome in outcomes.items()
+    }
+    for clients, rate in scenario.loads:
+        ours, peer = (by_load.get(name, {}).get((clients, rate), {}) for name in ("ours", "peer"))
+        mine, theirs = (level.get("output_tokens_per_s", math.nan) for level in (ours, peer))
+        limit = bandwidth_limit(config, clients, scenario.context, args.bandwidth) if clients else math.nan
+        cells = [f"{rate:g} req/s" if rate else str(clients), _speed(ours), _speed(peer), f"{mine / theirs:.2f}"]
+        cells += [_latency(level, "ttft", (50, 99), 0) for level in (ours, peer)]
+        cells += [_latency(level, "tpot", (50,), 2) for level in (ours, peer)]
+        cells.append("" if math.isnan(limit) else f"{100 * mine / limit:.0f} %")
+        wrong = {name: level["errors"] for name, level in (("ours", ours), ("peer", peer)) if level.get("errors")}
+        rows.append(f"| {' | '.join(cells)} |" + (f" ERRORS {wrong}" if wrong else ""))
     return rows
 
 
-def main() -> None:
+def _speed(level: load.Level) -> str:
+    if not level:
+        return "-"
+    rounds = level["output_tokens_per_s_rounds"]
+    spread = f" ({min(rounds):.0f}-{max(rounds):.0f})" if len(rounds) > 1 else ""
+    return f"{level['output_tokens_per_s']:.0f}{spread}"
+
+
+def _latency(level: load.Level, name: str, percents: tuple[int, ...], digits: int) -> str:
+    return " / ".join(f"{level.get(f'{name}_p{percent}_ms', math.nan):.{digits}f}" for percent in percents)
+
+
+def busiest(outcomes: dict[str, Outcome]) -> str:
+    """Whether the load client could have been the limit."""
+    levels = [level for outcome in outcomes.values() for found in outcome.levels.values() for level in found]
+    worst = max(levels, key=lambda level: level["client_busy"], default=None)
+    if worst is None:
+        return "nothing was measured"
+    who = f"{worst['clients']} clients" if worst["clients"] else f"{worst['rate']:g} req/s"
+    share, processes = worst["client_busy"], worst["client_processes"]
+    return f"load client: its busiest process took {share:.0%} of a core (one of {processes}, at {who})"
+
+
+def write(outcomes: dict[str, Outcome], scenarios: list[Scenario], args: argparse.Namespace) -> None:
+    """What is known so far, so that a run that is cut off leaves what it has."""
+    if args.json:
+        found = {
+            "model": args.model,
+            "scenarios": [dataclasses.asdict(scenario) for scenario in scenarios],
+            "outcomes": {name: dataclasses.asdict(outcome) for name, outcome in outcomes.items()},
+        }
+        args.json.write_text(json.dumps(found, indent=1))
+    if args.plot:
+        try:
+            from benchmarks.plots import plot_loads
+
+            plot_loads({name: outcome.levels for name, outcome in outcomes.items()}, args.plot)
+        except ImportError as error:
+            load.say(f"no picture: {error}")
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument(
-        "--ours", default=OURS, help="command; {model}, {port}, {python}, {max_num_seqs} are filled in"
+        "--ours", default=OURS, help="command; {model}, {port}, {python}, {max_num_seqs} are filled in; empty: none"
     )
     parser.add_argument("--peer", default="", help="command of the other server; empty: ours alone")
     parser.add_argument("--port", type=int, default=8123)
-    parser.add_argument("--clients", default="1,8,32,64,128,256")
-    parser.add_argument("--input", default="128:512")
-    parser.add_argument("--output", type=int, default=256)
-    parser.add_argument("--endpoint", choices=("completions", "chat"), default="completions")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--shared-prefix", type=int, default=0)
-    parser.add_argument("--rounds", type=float, default=2.0)
-    parser.add_argument("--processes", type=int, default=4)
+    add_options(parser, clients="1,8,32,64,128,256")
+    parser.add_argument("--vocab", type=int, default=150_000, help="prompts are drawn from ids below")
+    parser.add_argument("--max-num-seqs", type=int, default=0, help="of ours; 0: as many as the most clients")
+    parser.add_argument("--processes", type=int, default=0, help="of the load client; 0: by cores, at most 8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bandwidth", type=float, default=4.28, help="the GPU's measured copy bandwidth, TB/s")
     parser.add_argument("--start-timeout", type=float, default=300.0, help="seconds")
-    parser.add_argument("--logs", type=Path, default=Path("/tmp"))
+    parser.add_argument("--logs", type=Path, default=Path("build/serve_compare"))
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    parser.add_argument("--plot", type=Path, help="PNG; needs matplotlib")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    scenarios = from_options(args)
     args.logs.mkdir(parents=True, exist_ok=True)
-    results: dict[str, list[dict[str, object]]] = {}
-    starts: dict[str, float] = {}
+    outcomes: dict[str, Outcome] = {}
     for name, command in (("peer", args.peer), ("ours", args.ours)):
         if command:
-            results[name], starts[name] = run_server(name, command, args)
-    say("\n".join(table(results, args)))
-    say("started in " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in starts.items()))
-    if args.json:
-        args.json.write_text(json.dumps({"results": results, "start_s": starts}, indent=1))
+            outcomes[name] = run_server(name, command, scenarios, args)
+            write(outcomes, scenarios, args)
+    for scenario in scenarios:
+        load.say("\n".join(["", *table(scenario, outcomes, args)]))
+    starts = ", ".join(f"{name} {outcome.start_s:.1f} s" for name, outcome in outcomes.items())
+    load.say(f"\n{busiest(outcomes)}; started in {starts}")
+    for name, outcome in outcomes.items():
+        for what, why in outcome.failures.items():
+            load.say(f"{name}: {what} failed: {why}")
 
 
 if __name__ == "__main__":
