@@ -32,6 +32,7 @@ def plot_loads(results: Results, path: Path) -> None:
             for percent, style in ((50, "-"), (99, ":")):
                 latency = [level[f"ttft_p{percent}_ms"] for level in levels]
                 right.plot(load, latency, style, marker="o", label=f"{server} p{percent}", color=colour)
+        load = [level["rate"] or level["clients"] for level in next(iter(results.values()))[name]]
         unit = (
             "requests a second" if any(level["rate"] for level in next(iter(results.values()))[name]) else "clients"
         )
@@ -39,6 +40,7 @@ def plot_loads(results: Results, path: Path) -> None:
         right.set(xlabel=unit, ylabel="TTFT, ms", title=name, yscale="log")
         for axes in (left, right):
             axes.set_xscale("log", base=2)
+            axes.set_xticks(load, [f"{value:g}" for value in load])
             axes.set_ylim(bottom=0 if axes is left else None)
             axes.grid(alpha=0.3)
             axes.legend()

@@ -144,7 +144,7 @@ def table(scenario: Scenario, outcomes: dict[str, Outcome], args: argparse.Names
     rows = [
         f"**{scenario.name}**: {scenario.input[0]}-{scenario.input[1]} tokens in"
         + (f" behind {scenario.shared_prefix} shared ones" if scenario.shared_prefix else "")
-        + f", {scenario.output} out, temperature {scenario.temperature:g}, {scenario.rounds} round{'s' * (scenario.rounds > 1)}",
+        + f", {scenario.output} out, temperature {scenario.temperature:g}, rounds: {scenario.rounds}",
         "",
         "| load | ours tok/s (range) | peer tok/s (range) | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 | "
         "TPOT p50 ms, ours | peer | of the limit |",
