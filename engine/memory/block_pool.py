@@ -113,17 +113,12 @@ class BlockPool:
         if expected != self._references:
             wrong = [b for b, n in enumerate(expected) if n != self._references[b]]
             raise BlockAccountingError(f"references of blocks {wrong} do not match the block tables")
-        free, idle = set(self._free), set(self._idle)
-        used = {b for b, n in enumerate(self._references) if n}
-        if (
-            len(free) != len(self._free)
-            or free & idle
-            or free & used
-            or idle & used
-            or DUMMY_BLOCK in free | idle | used
-        ):
-            raise BlockAccountingError("a block is in two states at once, or the dummy was handed out")
-        if len(free) + len(idle) + len(used) != self.num_usable:
+        unused = {*self._free, *self._idle}
+        if len(unused) != len(self._free) + len(self._idle) or any(map(expected.__getitem__, unused)):
+            raise BlockAccountingError("a block is in two states at once")
+        if DUMMY_BLOCK in unused or expected[DUMMY_BLOCK]:
+            raise BlockAccountingError("the dummy was handed out")
+        if len(unused) + len(expected) - expected.count(0) != self.num_usable:
             raise BlockAccountingError("blocks were lost")
-        if any(not self._kept[b] for b in idle) or any(self._kept[b] for b in free):
+        if not all(map(self._kept.__getitem__, self._idle)) or any(map(self._kept.__getitem__, self._free)):
             raise BlockAccountingError("an idle block is not kept, or a kept block is free")

@@ -1,22 +1,24 @@
-"""Thousands of random histories, each replayable from its seed, and the proof that they would find a bug."""
+"""Thousands of random histories, each replayable from its seed, and the proof that they would find a bug.
+
+The slow million runs on all cores. SIMULATION_SEEDS="50000:60000" runs other seeds, SIMULATION_PROGRESS=FOLDER keeps
+notes of what came through, so that a stopped run goes on where it was.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 
 from tests.simulation.mutations import MUTATIONS, planted
+from tests.simulation.sweep import chunks_of, failures_of, progress_from_environment, seeds_from_environment, sweep
 from tests.simulation.world import World, simulate
 
 FAST_SEEDS = 2000
 CHUNKS = 8
-SLOW_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000000"))
+SLOW_SEEDS = range(FAST_SEEDS, FAST_SEEDS + 1_000_000)
 SLOW_CHUNKS = 20
 SEEDS_TO_FIND_A_BUG = 1000
 
@@ -68,21 +70,9 @@ def test_a_planted_bug_is_found(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(SLOW_CHUNKS))
 def test_a_million_histories(chunk: int) -> None:
-    size = SLOW_SEEDS // SLOW_CHUNKS
-    first = FAST_SEEDS + chunk * size
-    spans = [range(start, min(start + 500, first + size)) for start in range(first, first + size, 500)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        failed = [failure for failures in pool.map(failures_among, spans) for failure in failures]
-    assert failed == []
+    seeds = chunks_of(seeds_from_environment(SLOW_SEEDS), SLOW_CHUNKS)[chunk]
+    assert sweep(histories, seeds, progress_from_environment("histories")) == []
 
 
-def failures_among(seeds: range) -> list[str]:
-    """What went wrong, and with which seed; in a process of its own."""
-    logging.disable(logging.CRITICAL)
-    failures = []
-    for seed in seeds:
-        try:
-            simulate(seed)
-        except Exception as error:  # noqa: BLE001 - every kind of failure is reported with its seed
-            failures.append(f"seed {seed}: {type(error).__name__}: {error}")
-    return failures
+def histories(seeds: range) -> list[str]:
+    return failures_of(seeds, simulate)

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from engine.core import EngineCore
-from engine.request import Phase
+from engine.memory.sequence_memory import SequenceMemory
+from engine.request import Phase, Sequence
 from tests.support.scripted_runner import ScriptedRunner, require, tokens_in
 
 
 def check_core(core: EngineCore, runner: ScriptedRunner, hogged: list[list[int]]) -> None:
     """Books, tables, slots, cached contents and bounds. `hogged`: blocks that the test itself took from the pool."""
     scheduler, memory = core.scheduler, core.memory
-    running, waiting = scheduler.running, list(scheduler.waiting)
+    running, waiting, free_slots = scheduler.running, scheduler.waiting, scheduler._free_slots
     memory.pool.check([s.block_table for s in running] + hogged)
     require(len(running) <= runner.max_num_seqs, "too many sequences run")
-    require(set(scheduler.live.values()) == set(running) | set(waiting), "a sequence was lost")
+    require({*scheduler.live.values()} == {*running, *waiting}, "a sequence was lost")
     require(len(scheduler.live) == len(running) + len(waiting), "a sequence is in two places")
-    slots = [s.slot for s in running]
-    require(len(set(slots)) == len(slots) and not set(slots) & set(scheduler._free_slots), "a slot is taken twice")
-    require(len(slots) + len(scheduler._free_slots) == runner.max_num_seqs, "a slot was lost")
+    slots = {*free_slots, *(s.slot for s in running)}
+    require(len(slots) == len(free_slots) + len(running), "a slot is taken twice")
+    require(len(slots) == runner.max_num_seqs, "a slot was lost")
     for sequence in running:
-        require(sequence.phase is Phase.RUNNING, "a running sequence is not marked so")
-        require(sequence.num_computed <= len(sequence.block_table) * memory.block_size, "a position has no block")
-        covered = memory.blocks_for(max(len(sequence.token_ids), sequence.num_computed))
-        require(len(sequence.block_table) <= covered, "a block table is longer than its tokens")
-        require(0 <= sequence.num_in_flight <= int(runner.pipelined), "the count of tokens in flight is impossible")
+        _check_running(sequence, memory, int(runner.pipelined))
     for sequence in waiting:
         require(sequence.phase is Phase.WAITING, "a waiting sequence is not marked so")
         require(not sequence.block_table and sequence.slot == -1, "a waiting sequence holds memory")
         require(sequence.num_computed == sequence.num_in_flight == 0, "a waiting sequence is half computed")
-    require(set(memory._computing.values()) <= set(running), "a block is awaited from nobody")
+    require({*running}.issuperset(memory._computing.values()), "a block is awaited from nobody")
+
+
+def _check_running(sequence: Sequence, memory: SequenceMemory, max_in_flight: int) -> None:
+    num_blocks, computed = len(sequence.block_table), sequence.num_computed
+    require(sequence.phase is Phase.RUNNING, "a running sequence is not marked so")
+    require(computed <= num_blocks * memory.block_size, "a position has no block")
+    covered = memory.blocks_for(max(len(sequence.token_ids), computed))
+    require(num_blocks <= covered, "a block table is longer than its tokens")
+    require(0 <= sequence.num_in_flight <= max_in_flight, "the count of tokens in flight is impossible")
 
 
 def check_cache(core: EngineCore, runner: ScriptedRunner) -> None:

@@ -124,14 +124,13 @@ class ScriptedRunner:
         sequences = [row.sequence for row in batch.rows]
         require(len(set(sequences)) == len(sequences), "a sequence is in the batch twice")
         require(batch.num_tokens <= (self.max_num_batched_tokens or batch.num_tokens), "the budget is overrun")
-        written: dict[int, Sequence] = {}
+        size, written = self.block_size, list[int]()
         for index, row in enumerate(batch.rows):
             is_decode = row.count == 1 and row.samples
             require(is_decode or index >= batch.num_decode_rows, "a prefill chunk stands among the decode rows")
             self._check_row(row)
-            table, end = row.sequence.block_table, row.start + row.count
-            for block in table[row.start // self.block_size : (end - 1) // self.block_size + 1]:
-                require(written.setdefault(block, row.sequence) is row.sequence, f"block {block} has two writers")
+            written += row.sequence.block_table[row.start // size : (row.start + row.count - 1) // size + 1]
+        require(len(set(written)) == len(written), "a block has two writers")
 
     def _check_row(self, row: ScheduledRow) -> None:
         sequence, end = row.sequence, row.start + row.count
@@ -176,12 +175,11 @@ class ScriptedRunner:
     def _sample(self, row: ScheduledRow) -> SampledToken:
         sequence, end, size = row.sequence, row.start + row.count, self.block_size
         truth, expected = self._truth[sequence], self._cells_of(sequence, end)
-        for start, block in zip(range(0, end, size), sequence.block_table, strict=False):
-            wanted = expected[start : min(start + size, end)]
-            if self.cells[block][: len(wanted)] != wanted:
-                raise InvariantError(
-                    f"{sequence.request_id} reads other tokens than its own at {start} (block {block})"
-                )
+        found = list[int]()
+        for block in sequence.block_table[: -(-end // size)]:
+            found += self.cells[block]
+        if found[:end] != expected[:end]:
+            raise InvariantError(f"{sequence.request_id} reads other tokens than its own: {found[:end]}")
         sampling = sequence.request.sampling
         token = next_token(sampling.seed or 0, truth)
         if token in sequence.stop_ids and sequence.num_output < sampling.min_tokens:
