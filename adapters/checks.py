@@ -16,6 +16,8 @@ from engine.errors import ContextLengthError, RequestError
 from engine.models.config import GenerationDefaults
 from engine.sampling_params import GREEDY_EPSILON, SamplingParams
 
+BadWords = tuple[tuple[int, ...], ...]
+"""Spellings of words in tokens."""
 Number = TypeVar("Number", int, float)
 MAX_SEED = 2**63 - 1
 MIN_TEMPERATURE = 0.01
@@ -31,6 +33,8 @@ class ModelFacts:
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     defaults: GenerationDefaults
+    capacity_tokens: int = 2**31 - 1
+    """What the engine's KV cache holds."""
 
 
 def check_params(params: GenerationParams, facts: ModelFacts, limits: BackendLimits) -> None:
@@ -75,11 +79,11 @@ def too_long(max_model_len: int, at_least: int, param: str) -> ContextLengthErro
 
 
 def sampling_params(
-    params: GenerationParams, facts: ModelFacts, num_prompt: int, seed: int, bad_token_ids: Iterable[int], param: str
+    params: GenerationParams, facts: ModelFacts, num_prompt: int, seed: int, bad_words: BadWords, param: str
 ) -> SamplingParams:
     """Checked parameters with the model's defaults filled in. `seed` is the request's or a drawn one.
 
-    Raises ContextLengthError when the prompt leaves no room for a token.
+    Raises ContextLengthError when the prompt leaves no room for a token, in the context or in the engine's memory.
     """
     defaults = facts.defaults
     room = facts.max_model_len - num_prompt
@@ -91,9 +95,14 @@ def sampling_params(
     if room < min(1, max_tokens) or (params.max_tokens is None and room < 1):
         raise too_long(facts.max_model_len, num_prompt + 1, param)
     max_tokens = min(max_tokens, room)
+    if num_prompt + min(1, max_tokens) > facts.capacity_tokens:
+        raise ContextLengthError(
+            f"The prompt has {num_prompt} tokens, but the engine's KV cache holds only {facts.capacity_tokens}. "
+            "Please reduce the length of the input prompt.",
+            param,
+        )
     bias = {token_id: min(max(value, -100.0), 100.0) for token_id, value in params.logit_bias.items()}
-    bias.update(dict.fromkeys(bad_token_ids, -math.inf))
-    return SamplingParams(
+    filled = SamplingParams(
         max_tokens=max_tokens,
         temperature=_temperature(params.temperature, defaults.temperature),
         top_k=max(_first(params.top_k, defaults.top_k, 0), 0),
@@ -104,6 +113,7 @@ def sampling_params(
         frequency_penalty=_first(params.frequency_penalty, 0.0),
         logit_bias=bias,
         allowed_token_ids=tuple(dict.fromkeys(params.allowed_token_ids or ())),
+        bad_words=bad_words,
         min_tokens=min(params.min_tokens, max_tokens),
         eos_token_ids=() if params.ignore_eos else facts.eos_token_ids,
         stop_token_ids=tuple(dict.fromkeys(params.stop_token_ids)),
@@ -111,6 +121,18 @@ def sampling_params(
         logprobs=params.logprobs,
         prompt_logprobs=params.prompt_logprobs,
     )
+    _check_something_is_allowed(filled)
+    return filled
+
+
+def _check_something_is_allowed(params: SamplingParams) -> None:
+    """Of the allowed tokens, one must be left at the first position. Raises RequestError."""
+    never = {word[0] for word in params.bad_words if len(word) == 1}
+    if params.min_tokens:
+        never.update(params.eos_token_ids, params.stop_token_ids)
+    if params.allowed_token_ids and never.issuperset(params.allowed_token_ids):
+        message = "Other parameters (bad_words, min_tokens) forbid all of allowed_token_ids."
+        raise RequestError(message, "allowed_token_ids")
 
 
 def seed_of_choice(seed: int, index: int) -> int:

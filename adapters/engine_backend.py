@@ -208,9 +208,8 @@ class EngineBackend:
     ) -> EngineGeneration:
         params = request.params
         seed = params.seed if params.seed not in (None, -1) else self._seeds.getrandbits(62)
-        bad_ids = text.bad_token_ids(params.bad_words)
         num_prompt, param = len(encoded.token_ids), param_of(request.prompt)
-        sampling = sampling_params(params, facts, num_prompt, seed, bad_ids, param)
+        sampling = sampling_params(params, facts, num_prompt, seed, encoded.bad_words, param)
         number = next(self._numbers)
         arrival_s = time.monotonic()
         requests = [
@@ -237,6 +236,7 @@ class EngineBackend:
             stream=request.stream,
             limits=self._options.limits,
             release=self._link.release,
+            prompt_param=param,
         )
 
     def _set_timers(self, request: GenerationRequest, generation: EngineGeneration) -> None:
@@ -300,7 +300,8 @@ class EngineBackend:
         info = self._link.info
         if info is not None and self._workers is not None:
             text = self._workers.text
-            self._facts = ModelFacts(info.vocab_size, info.max_model_len, text.eos_token_ids, text.defaults)
+            capacity = max(info.num_blocks - 1, 0) * info.block_size or MAX_TOKENS
+            self._facts = ModelFacts(info.vocab_size, info.max_model_len, text.eos_token_ids, text.defaults, capacity)
 
     async def _load_text(self) -> None:
         loop = asyncio.get_running_loop()

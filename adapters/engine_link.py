@@ -13,10 +13,10 @@ import msgspec
 
 from adapters.mailbox import Choice
 from adapters.recovery import Recovery
-from engine.errors import EngineDeadError, RequestFailedError
+from engine.errors import EngineDeadError, EngineError, RequestError, RequestFailedError
 from engine.process.client import EngineClient
 from engine.process.messages import EngineInfo, Heartbeat, Progress, StepOutputs, Welcome, started_path
-from engine.request import EngineStats, FinishReason
+from engine.request import EngineStats, FinishReason, RequestOutput
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +104,7 @@ class EngineLink:
                 if reason is not None:
                     self._end(choice, reason)
             else:
-                error = RequestFailedError(output.error or "The engine ended this request.")
-                choice.generation.fail(error)
+                choice.generation.fail(_error_of(output, choice.generation.prompt_param))
 
     def on_heartbeat(self, heartbeat: Heartbeat) -> None:
         if heartbeat.epoch == self._epoch:
@@ -174,3 +173,11 @@ class EngineLink:
         released = self._recovery.remove(choice.request_id)
         if released and self._connected:
             self._send(released)
+
+
+def _error_of(output: RequestOutput, prompt_param: str) -> EngineError:
+    """What the client hears of a request that the engine ended."""
+    message, fault = output.error or "The engine ended this request.", output.fault
+    if fault is None:
+        return RequestFailedError(message)
+    return RequestError(message, prompt_param if fault.param == "prompt" else fault.param, fault.code)

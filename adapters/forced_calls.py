@@ -41,7 +41,7 @@ def forced_call_grammar(
     if not parallel:
         start = start.replace('call ("\\n" call)*', "call", 1)
     lark = "\n".join([start, *rules])
-    return GrammarSpec("llguidance", json.dumps({"grammars": [{"lark_grammar": lark}, *parts]}))
+    return GrammarSpec("llguidance", json.dumps({"grammars": [{"lark_grammar": lark}, *parts]}), "tools")
 
 
 def _hermes(i: int, function: Mapping[str, Any], parts: list[Part]) -> list[str]:

@@ -64,13 +64,13 @@ def structured_outputs_grammar(options: object, param: str = "structured_outputs
         schema = _decoded(value, param) if isinstance(value, str) else value
         return schema_grammar(schema, strict=False, param=param)
     if kind == "json_object" and value is True:
-        return GrammarSpec("json_object", "")
+        return GrammarSpec("json_object", "", param)
     if kind == "choice" and isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(choice, str) and choice for choice in value) and len(value) <= MAX_CHOICES:
-            return _checked(GrammarSpec("choice", json.dumps(list(value))), param)
+            return _checked(GrammarSpec("choice", json.dumps(list(value)), param), param)
         raise RequestError(f"choice must be at most {MAX_CHOICES} non-empty strings.", param)
     if kind in ("regex", "grammar") and isinstance(value, str) and value:
-        return _checked(GrammarSpec("regex", value) if kind == "regex" else _lark(value, param), param)
+        return _checked(GrammarSpec("regex", value, param) if kind == "regex" else _lark(value, param), param)
     raise RequestError(f"{param}.{kind} cannot be used with this value.", param)
 
 
@@ -83,14 +83,14 @@ def schema_grammar(schema: object, *, strict: bool, param: str) -> GrammarSpec:
         raise RequestError("A JSON schema must be an object.", param)
     if _depth(schema) > MAX_DEPTH:
         raise RequestError(f"The JSON schema is nested deeper than {MAX_DEPTH} levels.", param)
-    spec = GrammarSpec("json_schema", json.dumps(schema, ensure_ascii=False))
+    spec = GrammarSpec("json_schema", json.dumps(schema, ensure_ascii=False), param)
     try:
         return _checked(spec, param)
     except RequestError:
         if strict or isinstance(schema, bool):
             raise
     lenient = {**schema, "x-guidance": {"lenient": True}}
-    return _checked(GrammarSpec("json_schema", json.dumps(lenient, ensure_ascii=False)), param)
+    return _checked(GrammarSpec("json_schema", json.dumps(lenient, ensure_ascii=False), param), param)
 
 
 def after_thinking(spec: GrammarSpec, thinking: ThinkingState | None) -> GrammarSpec:
@@ -104,9 +104,8 @@ def after_thinking(spec: GrammarSpec, thinking: ThinkingState | None) -> Grammar
     thought = rf"{'' if thinking == 'open' else OPEN_TAG} thought {CLOSE_TAG} /\n*/"
     start = f"start: {thought} @answer" if thinking == "open" else f"start: ({thought})? @answer"
     lark = start + "\nthought: /(.|\\n)*/"
-    return GrammarSpec(
-        "llguidance", json.dumps({"grammars": [{"lark_grammar": lark}, {**first, "name": "answer"}, *rest]})
-    )
+    parts = [{"lark_grammar": lark}, {**first, "name": "answer"}, *rest]
+    return GrammarSpec("llguidance", json.dumps({"grammars": parts}), spec.param)
 
 
 def _lark(text: str, param: str) -> GrammarSpec:
@@ -114,7 +113,7 @@ def _lark(text: str, param: str) -> GrammarSpec:
     if len(text) > MAX_BYTES:
         raise RequestError(f"The grammar is larger than {MAX_BYTES} bytes.", param)
     try:
-        return GrammarSpec("lark", any_to_lark(text))
+        return GrammarSpec("lark", any_to_lark(text), param)
     except Exception as error:  # noqa: BLE001 - the converter raises whatever its parser stumbles over
         raise RequestError(f"Invalid grammar specification: {error}", param) from None
 

@@ -69,11 +69,15 @@ class EngineGeneration:
         stream: bool,
         limits: BackendLimits,
         release: Callable[[Sequence[Choice], FinishReason], None],
+        prompt_param: str = "prompt",
     ) -> None:
-        """`release(choices, reason)` is called for choices that this side ends while the engine works on them."""
+        """`prompt_param`: the request's field that holds the prompt, for errors that are the engine's to find.
+
+        `release(choices, reason)` is called for choices that this side ends while the engine works on them."""
         self.request_id = request_id
         self.prompt_token_ids = requests[0].prompt_token_ids
         self.prompt_text = prompt_text
+        self.prompt_param = prompt_param
         watch = (
             replace(plan, logprobs=False, thinking=None, new_tool_parser=None) if plan.stop and not stream else None
         )

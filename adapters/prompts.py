@@ -23,7 +23,7 @@ from adapters.backend import (
 )
 from adapters.backend_options import BackendOptions
 from adapters.chat_templates import ChatRenderer, ChatTemplate, load_chat_renderer
-from adapters.checks import ModelFacts, check_prompt_ids, too_long
+from adapters.checks import BadWords, ModelFacts, check_prompt_ids, too_long
 from adapters.forced_calls import forced_call_grammar
 from adapters.grammars import after_thinking
 from adapters.reasoning import ThinkingState
@@ -55,6 +55,7 @@ class EncodedPrompt:
     thinking: ThinkingState | None = None
     grammar: GrammarSpec | None = None
     """What the output must obey, as the engine gets it."""
+    bad_words: BadWords = ()
 
 
 class ModelText:
@@ -76,10 +77,11 @@ class ModelText:
     def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
         """Checked token ids. Raises RequestError and ContextLengthError with the field's name."""
         prompt, params = request.prompt, request.params
+        bad_words = self.bad_word_ids(params.bad_words)
         if isinstance(prompt, TokenPrompt):
             token_ids = truncated(prompt.token_ids, facts, params)
             check_prompt_ids(token_ids, facts, "prompt")
-            return EncodedPrompt(token_ids, "", grammar=params.grammar)
+            return EncodedPrompt(token_ids, "", grammar=params.grammar, bad_words=bad_words)
         param = param_of(prompt)
         if params.truncate_prompt_tokens is None:
             self.check_length(prompt, facts.max_model_len)
@@ -87,7 +89,7 @@ class ModelText:
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
         grammar = request_grammar(request, rendered.thinking, self.tool_format, self._grammar_timeout_s)
-        return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar)
+        return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar, bad_words)
 
     def render(self, prompt: Prompt, cache_salt: str = "") -> EncodedPrompt:
         """Template and tokenizer, without any check against the context."""
@@ -112,22 +114,21 @@ class ModelText:
         if at_least > max_model_len:
             raise too_long(max_model_len, at_least, param_of(prompt))
 
-    def bad_token_ids(self, words: Iterable[str]) -> set[int]:
-        """Ids that bad words forbid: each word as one token, alone and after a space.
+    def bad_word_ids(self, words: Iterable[str]) -> BadWords:
+        """How each word is written in tokens: at the start of a text, and after a space where that is as short.
 
-        Raises RequestError for a word that has no spelling of one token.
+        vLLM's choice of spellings; a word of white space alone is taken as it is.
         """
-        found: set[int] = set()
+        found: dict[tuple[int, ...], None] = {}
         for word in words:
-            spellings = [self.tokenizer.encode(text) for text in {word, " " + word.lstrip(" ")}]
-            single = [ids[0] for ids in spellings if len(ids) == 1]
-            if not single:
-                message = (
-                    "bad_words supports words of one token only; a word has several. Use logit_bias for its first."
-                )
-                raise RequestError(message, "bad_words")
-            found.update(single)
-        return found
+            bare = word.lstrip() or word
+            first = tuple(self.tokenizer.encode(bare))
+            inner = tuple(self.tokenizer.encode(" " + bare))
+            found[first] = None
+            if len(inner) == len(first) and inner[0] != first[0]:
+                found[inner] = None
+        found.pop((), None)
+        return tuple(found)
 
 
 class TextWorkers:

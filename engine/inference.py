@@ -12,7 +12,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
-from engine.errors import ConfigurationError, RequestError
+from engine.errors import ConfigurationError, RequestError, RequestFailedError
 from engine.request import EngineRequest, EngineStats, FinishReason, RequestOutput
 from engine.runner.factory import build_runner
 from engine.sampling_params import SamplingParams
@@ -40,7 +40,7 @@ class _Reply:
     def __init__(self, tokenizer: Tokenizer, prompt: Seq[int]) -> None:
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self._error = ""
+        self._failure: RequestOutput | None = None
         self._detokenizer = Detokenizer(tokenizer, prompt_token_ids=prompt)
         self._parts: list[str] = []
 
@@ -50,13 +50,16 @@ class _Reply:
         self.token_ids += output.token_ids
         self._parts += [text for _, text in pairs]
         self.finish_reason = output.finish_reason
-        self._error = output.error
+        self._failure = output if output.finish_reason == "error" else None
         return pairs
 
     def check(self) -> None:
-        """Raises RequestError where the engine gave this request up."""
-        if self.finish_reason == "error":
-            raise RequestError(self._error)
+        """Raises where the engine gave this request up: RequestError if the request is to blame."""
+        if (failure := self._failure) is None:
+            return
+        if failure.fault is None:
+            raise RequestFailedError(failure.error)
+        raise RequestError(failure.error, failure.fault.param, failure.fault.code)
 
     def result(self) -> Generation:
         self.check()

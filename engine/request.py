@@ -20,6 +20,8 @@ class GrammarSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Literal["json_schema", "json_object", "regex", "choice", "lark", "llguidance"]
     text: str
     """choice: a JSON list of strings; llguidance: grammars composed by the adapters."""
+    param: str = "response_format"
+    """The request's field that asked for it, for errors."""
 
 
 class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,8 +42,8 @@ class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def needs_history(self) -> bool:
-        """Whether sampling reads the tokens sampled before: penalties and grammars do."""
-        return self.grammar is not None or self.sampling.penalised
+        """Whether sampling reads the tokens sampled before: penalties, grammars and words of several tokens do."""
+        return self.grammar is not None or self.sampling.needs_history
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,6 +55,14 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     top_ids: tuple[int, ...] = ()
     top_logprobs: tuple[float, ...] = ()
     """The k most likely ids with their logprobs, most likely first; the sampled id may or may not be among them."""
+
+
+class RequestFault(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An error that the request itself brought about, so that whoever sent it can mend it."""
+
+    param: str | None = None
+    """Its field, by the engine's name."""
+    code: str | None = None
 
 
 class RequestOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,6 +82,8 @@ class RequestOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Prompt tokens served from the prefix cache; with the first output."""
     error: str = ""
     """For finish_reason error: what went wrong, fit for the client."""
+    fault: RequestFault | None = None
+    """For finish_reason error: None when the engine is to blame."""
 
 
 class Phase(enum.Enum):

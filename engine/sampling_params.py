@@ -11,7 +11,7 @@ GREEDY_EPSILON = 1e-5
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sampling of one sequence. Ranges are checked once, at the front (adapters); the engine trusts them.
 
-    Order of operations on the float32 logits of a position: logit_bias, allowed_token_ids, grammar mask,
+    Order of operations on the float32 logits of a position: logit_bias, allowed_token_ids, bad_words, grammar mask,
     min_tokens (stop ids masked), repetition/presence/frequency penalties, temperature, top_k, top_p, min_p,
     Gumbel noise, argmax. Logprobs are of the raw distribution (log_softmax of the unmodified logits).
     """
@@ -33,6 +33,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
     allowed_token_ids: tuple[int, ...] = ()
     """Empty: every token is allowed."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences; the last token of one is not sampled where the output ends with the others."""
     min_tokens: int = 0
     """Stop ids (and eos) cannot be sampled before this many tokens."""
     eos_token_ids: tuple[int, ...] = ()
@@ -52,5 +54,10 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def penalised(self) -> bool:
-        """Whether sampling needs the history of token ids."""
+        """Whether logits depend on the counts of token ids so far."""
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether sampling reads the token ids so far."""
+        return self.penalised or (bool(self.bad_words) and max(map(len, self.bad_words)) > 1)

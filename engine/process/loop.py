@@ -25,7 +25,7 @@ from engine.process.messages import (
     Welcome,
 )
 from engine.process.recorder import StartRecorder
-from engine.request import EngineRequest, EngineStats, RequestOutput
+from engine.request import EngineRequest, EngineStats, RequestFault, RequestOutput
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +102,12 @@ class EngineLoop:
         except EngineDeadError:
             raise
         except Exception as error:  # whatever a request makes the core raise, the others go on
-            if not isinstance(error, RequestError):
+            if isinstance(error, RequestError):
+                text, fault = str(error), RequestFault(error.param, error.code)
+            else:
                 logger.exception("request %s could not be added", request.request_id)
-            text = str(error) if isinstance(error, RequestError) else INTERNAL_ERROR
-            refusal = RequestOutput(request.request_id, (), "error", error=text)
+                text, fault = INTERNAL_ERROR, None
+            refusal = RequestOutput(request.request_id, (), "error", error=text, fault=fault)
             self._door.send(identity, StepOutputs(self._epoch, (refusal,)))
         else:
             self._owners[request.request_id] = identity

@@ -9,6 +9,11 @@ import msgspec
 
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 
+NOT_A_NUMBER = "the model's output for this request was not a number"
+NOTHING_ALLOWED = "no token is allowed at this position"
+UNKNOWN_ID = "the prompt holds a token id that the model does not know"
+"""Why rows fail (`StepResult.failed`); any other reason is the grammar's own."""
+
 
 class ScheduledRow(msgspec.Struct, frozen=True, gc=False):
     """`count` tokens of one sequence, at positions start .. start + count - 1."""

@@ -10,7 +10,7 @@ from engine.errors import RequestError
 from engine.models.decoder import Model
 from engine.models.rope import Rotary
 from engine.request import EngineRequest, Sequence, TokenLogprobs
-from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
+from engine.runner.batch import UNKNOWN_ID, PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
 from engine.runner.step_inputs import StepInputs, build_inputs
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.logprobs import raw_logprobs
@@ -22,7 +22,6 @@ from engine.sampling_params import SamplingParams
 WARM_UP = SamplingParams(temperature=0.0)
 GRAMMAR_DELAY_S = 3.0
 """After the start: the first requests come before grammars that nobody has asked for yet."""
-UNKNOWN_ID = "the prompt holds a token id that the model does not know"
 PROMPT_LOGPROB_ROWS = 32
 """Positions whose logits exist at once while prompt logprobs are computed: the vocabulary is wide."""
 

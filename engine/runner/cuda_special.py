@@ -35,6 +35,7 @@ def is_special(request: EngineRequest) -> bool:
         or params.prompt_logprobs is not None
         or params.logit_bias
         or params.allowed_token_ids
+        or params.bad_words
         or params.min_tokens
         or request.needs_history
     )
@@ -118,10 +119,16 @@ class SpecialSampler:
         mask = None
         if sequence.request.grammar is not None:
             try:
-                mask = self._grammars.mask(sequence)
+                mask = self._on_device(self._grammars.mask(sequence))
             except RequestError as error:
                 self.failed[sequence.request_id] = str(error)
         return SamplingRow(_params(row), tokens, sequence.num_prompt, mask)
+
+    def _on_device(self, mask: torch.Tensor) -> torch.Tensor:
+        """Packed bits through page-locked memory: the host does not wait, and the device unpacks them."""
+        if self._logits.device.type == "cpu":
+            return mask
+        return mask.pin_memory().to(self._logits.device, non_blocking=True)
 
     def _thresholds(self, usable: torch.Tensor) -> torch.Tensor | None:
         found = [

@@ -1,4 +1,4 @@
-"""Changes of a row's logits before temperature: bias, allowed ids, grammar, min_tokens, penalties, in this order."""
+"""Changes of a row's logits before temperature: bias, allowed ids, bad words, grammar, min_tokens, penalties."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _NEVER = float("-inf")
 def needs_processing(row: SamplingRow) -> bool:
     params = row.params
     return bool(
-        params.logit_bias or params.allowed_token_ids or row.mask is not None or params.min_tokens or params.penalised
+        params.logit_bias
+        or params.allowed_token_ids
+        or params.bad_words
+        or row.mask is not None
+        or params.min_tokens
+        or params.penalised
     )
 
 
@@ -28,6 +33,8 @@ def process(logits: torch.Tensor, row: SamplingRow) -> None:
         logits[_ids(bias, logits)] += torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
     if params.allowed_token_ids:
         _keep_only(logits, [i for i in params.allowed_token_ids if 0 <= i < vocab])
+    if params.bad_words and (forbidden := {i for i in bad_word_ends(row) if i < vocab}):
+        logits[_ids(forbidden, logits)] = _NEVER
     if row.mask is not None:
         apply_bitmask(logits, row.mask)
     if len(row.token_ids) - row.num_prompt < params.min_tokens:
@@ -35,6 +42,21 @@ def process(logits: torch.Tensor, row: SamplingRow) -> None:
         logits[_ids(ends, logits)] = _NEVER
     if params.penalised:
         _penalise(logits, row)
+
+
+def bad_word_ends(row: SamplingRow) -> list[int]:
+    """Tokens that would complete a bad word: its last token, where the output ends with all before it."""
+    num_output = len(row.token_ids) - row.num_prompt
+    ends: list[int] = []
+    for *begin, end in row.params.bad_words:
+        # The last token alone parts nearly all, so that long words cost as little as short ones.
+        if not begin or (
+            len(begin) <= num_output
+            and row.token_ids[-1] == begin[-1]
+            and list(row.token_ids[-len(begin) :]) == begin
+        ):
+            ends.append(end)
+    return ends
 
 
 def _ids(ids: Iterable[int], logits: torch.Tensor) -> torch.Tensor:

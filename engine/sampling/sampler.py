@@ -13,15 +13,13 @@ from math import inf, isfinite
 
 import torch
 
-from engine.runner.batch import SampledToken
+from engine.runner.batch import NOT_A_NUMBER, NOTHING_ALLOWED, SampledToken
 from engine.sampling.filters import CANDIDATES, filtering, find_candidates
 from engine.sampling.logprobs import raw_logprobs
 from engine.sampling.noise import gumbel, key_tensors
 from engine.sampling.processors import needs_processing, process
 from engine.sampling.row import SamplingRow
 
-NOT_A_NUMBER = "the model's output for this request was not a number"
-NOTHING_ALLOWED = "no token is allowed at this position"
 NOISE_CHUNK = 16384
 """Tokens whose noise is computed at once: the intermediate results stay in the processor's cache."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engine.errors import ContextLengthError, RequestError
-from engine.request import EngineRequest, FinishReason, Sequence
+from engine.request import EngineRequest, FinishReason, RequestFault, Sequence
+from engine.runner.batch import NOT_A_NUMBER, NOTHING_ALLOWED, UNKNOWN_ID
 
 MAX_TOKEN_ID = 2**31 - 1
 
@@ -54,3 +55,20 @@ def finished_before_start(sequence: Sequence) -> FinishReason | None:
         return finish_reason(sequence)
     wants_nothing = sequence.request.sampling.max_tokens <= 0 and sequence.request.sampling.prompt_logprobs is None
     return "length" if wants_nothing else None
+
+
+def fault_of_row(request: EngineRequest, reason: str) -> RequestFault | None:
+    """What of a request made its row fail for this reason of `StepResult.failed`; None: the engine is to blame."""
+    if reason == UNKNOWN_ID:
+        return RequestFault("prompt")
+    if reason == NOT_A_NUMBER:
+        return None
+    if request.grammar is not None:
+        return RequestFault(request.grammar.param)
+    if reason != NOTHING_ALLOWED:
+        return None
+    sampling = request.sampling
+    for name in ("allowed_token_ids", "bad_words", "min_tokens"):
+        if getattr(sampling, name):
+            return RequestFault(name)
+    return None

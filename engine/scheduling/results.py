@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.request import FinishReason, Phase, RequestOutput, Sequence, TokenLogprobs
+from engine.request import FinishReason, Phase, RequestFault, RequestOutput, Sequence, TokenLogprobs
 from engine.runner.batch import SampledToken, ScheduledRow, StepBatch, StepResult
-from engine.scheduling.intake import finish_reason
+from engine.scheduling.intake import fault_of_row, finish_reason
 from engine.scheduling.scheduler import Scheduler
 
 
@@ -26,7 +26,8 @@ class ResultCollector:
             if sequence.phase is not Phase.RUNNING:
                 continue
             if result.failed and sequence.request_id in result.failed:
-                outputs.append(self.fail(sequence, result.failed[sequence.request_id]))
+                reason = result.failed[sequence.request_id]
+                outputs.append(self.fail(sequence, reason, fault_of_row(sequence.request, reason)))
                 continue
             end = row.start + row.count
             if end // block_size > sequence.num_published:
@@ -56,9 +57,9 @@ class ResultCollector:
         """The whole step is lost: every request in it ends with an error."""
         return [self.fail(row.sequence, message) for row in batch.rows if row.sequence.phase is Phase.RUNNING]
 
-    def fail(self, sequence: Sequence, message: str) -> RequestOutput:
+    def fail(self, sequence: Sequence, message: str, fault: RequestFault | None = None) -> RequestOutput:
         self._end(sequence, "error")
-        return RequestOutput(sequence.request_id, (), "error", error=message)
+        return RequestOutput(sequence.request_id, (), "error", error=message, fault=fault)
 
     def _sampled(self, sequence: Sequence, sampled: SampledToken) -> RequestOutput:
         request = sequence.request

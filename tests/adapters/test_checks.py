@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.backend import GenerationParams
 from adapters.backend_options import BackendLimits
-from adapters.checks import ModelFacts, check_params, check_prompt_ids, sampling_params, seed_of_choice
+from adapters.checks import BadWords, ModelFacts, check_params, check_prompt_ids, sampling_params, seed_of_choice
 from engine.errors import ContextLengthError, RequestError
 from engine.models.config import GenerationDefaults
 from engine.sampling_params import SamplingParams
@@ -20,10 +21,10 @@ FACTS = ModelFacts(vocab_size=100, max_model_len=512, eos_token_ids=(98, 99), de
 LIMITS = BackendLimits()
 
 
-def fill(num_prompt: int = 10, facts: ModelFacts = FACTS, **params: Any) -> SamplingParams:
+def fill(num_prompt: int = 10, facts: ModelFacts = FACTS, bad_words: BadWords = (), **params: Any) -> SamplingParams:
     checked = GenerationParams(**params)
     check_params(checked, facts, LIMITS)
-    return sampling_params(checked, facts, num_prompt, 7, (), "prompt")
+    return sampling_params(checked, facts, num_prompt, 7, bad_words, "prompt")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,37 @@ def test_prompt_ids(token_ids: tuple[int, ...], message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
         check_prompt_ids(token_ids, FACTS, "prompt")
     assert caught.value.param == "prompt"
+
+
+def test_a_prompt_that_the_cache_cannot_hold_is_refused_as_too_long() -> None:
+    facts = dataclasses.replace(FACTS, capacity_tokens=64)
+    assert fill(63, facts).max_tokens == 449
+    assert fill(64, facts, max_tokens=0).max_tokens == 0
+    with pytest.raises(ContextLengthError, match="KV cache holds only 64") as caught:
+        fill(64, facts)
+    assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("params", "bad_words", "refused"),
+    [
+        ({"allowed_token_ids": (1, 2)}, ((1,), (2,)), True),
+        ({"allowed_token_ids": (1, 2)}, ((1,), (2, 2)), False),
+        ({"allowed_token_ids": (98, 99), "min_tokens": 1}, (), True),
+        ({"allowed_token_ids": (98, 99)}, (), False),
+        ({"allowed_token_ids": (98, 5), "min_tokens": 1, "stop_token_ids": (5,)}, (), True),
+        ({"min_tokens": 1}, ((1,),), False),
+    ],
+)
+def test_allowed_ids_that_are_all_forbidden_are_refused(
+    params: dict[str, Any], bad_words: BadWords, refused: bool
+) -> None:
+    if not refused:
+        assert fill(bad_words=bad_words, **params).bad_words == bad_words
+        return
+    with pytest.raises(RequestError, match="forbid all of allowed_token_ids") as caught:
+        fill(bad_words=bad_words, **params)
+    assert caught.value.param == "allowed_token_ids"
 
 
 @given(seed=st.integers(-(2**63), 2**63 - 1), index=st.integers(0, 127))

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from adapters.backend import Backend
 from oai_server.app import create_app, make_services
 from oai_server.lifecycle import Worker, serve
 from oai_server.protocol import GuardedConfig
@@ -82,11 +83,13 @@ class LiveServer:
 
 
 @contextlib.contextmanager
-def live_server(script: Script | None = None, **settings: Any) -> Iterator[LiveServer]:
-    """A server in a thread, stopped at the end."""
+def live_server(
+    script: Script | None = None, *, engine: Backend | None = None, **settings: Any
+) -> Iterator[LiveServer]:
+    """A server in a thread, stopped at the end. `engine`: a real backend instead of the fake one."""
     settings = {"port": 0, "access_log": False, "shutdown_timeout": 0.2, **settings}
     config = Settings(**settings)
-    backend = FakeBackend(script)
+    backend: Any = engine or FakeBackend(script)
     services = make_services(config, backend)
     listener = listening_sockets(config)[0]
     port = listener.getsockname()[1]

@@ -34,6 +34,14 @@ def gumbel(seed: int, position: int, tokens: npt.NDArray[np.uint32]) -> Floats:
     return -np.log(-np.log(uniform))
 
 
+def forbid_bad_words(out: Floats, row: SamplingRow) -> None:
+    for word in row.params.bad_words:
+        for token in range(len(out)):
+            said = [*row.output_ids, token]
+            if len(said) >= len(word) and said[-len(word) :] == list(word):
+                out[token] = -np.inf
+
+
 def process(logits: Floats, row: SamplingRow) -> Floats:
     params, out = row.params, logits.copy()
     for token, bias in params.logit_bias.items():
@@ -42,6 +50,7 @@ def process(logits: Floats, row: SamplingRow) -> Floats:
         for token in range(len(out)):
             if token not in params.allowed_token_ids:
                 out[token] = -np.inf
+    forbid_bad_words(out, row)
     if row.mask is not None:
         words = row.mask.numpy().view(np.uint32)
         for token in range(len(out)):

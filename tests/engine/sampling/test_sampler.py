@@ -63,7 +63,10 @@ any_params = st.fixed_dictionaries(
         "presence_penalty": st.sampled_from([-1.0, 0.0, 1.5]),
         "frequency_penalty": st.sampled_from([-0.5, 0.0, 0.7]),
         "logit_bias": st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-20, 20), max_size=4),
-        "allowed_token_ids": st.lists(st.integers(0, VOCAB - 1), max_size=6).map(tuple),
+        "allowed_token_ids": st.lists(st.integers(0, VOCAB - 1), max_size=6).map(
+            lambda ids: (*ids, 250) if ids else ()
+        ),
+        "bad_words": st.lists(st.lists(st.integers(3, 9), min_size=1, max_size=4).map(tuple), max_size=4).map(tuple),
         "min_tokens": st.integers(0, 3),
         "eos_token_ids": st.just((7, 8)),
         "stop_token_ids": st.just((9,)),
