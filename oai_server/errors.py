@@ -33,6 +33,8 @@ CLIENT_CLOSED_REQUEST = 499
 """Status in the access log when the client left before the answer; nobody receives it."""
 NO_RETRY = {"x-should-retry": "false"}
 """For failures that the same request would meet again; the official clients obey it."""
+MAX_MESSAGE_CHARS = 500
+"""Reasons of a grammar's or a template's library quote what they were given, at any length."""
 TYPE_BY_STATUS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -59,6 +61,8 @@ class ApiError(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        if len(message) > MAX_MESSAGE_CHARS:
+            message = message[:MAX_MESSAGE_CHARS] + "..."
         super().__init__(message)
         self.status = status
         self.message = message

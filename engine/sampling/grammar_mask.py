@@ -108,10 +108,23 @@ class _Vocabulary:
         self.bos_token_id = None
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
         self.special_token_ids = sorted(set(tokenizer.added_tokens.values()))
+        self._special = frozenset(self.special_token_ids)
+        self._byte_ids = {data: token_id for token_id, data in enumerate(self.tokens) if len(data) == 1}
         self._encode = tokenizer.encode
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+        return self._exactly(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
+
+    def _exactly(self, text: str) -> list[int]:
+        """Ids that spell these bytes: a prompt's encoder may compose letters (NFC) or find an added token in them."""
+        data = text.encode("utf-8", "surrogateescape")
+        ids = self._encode(text)
+        if b"".join(map(self.tokens.__getitem__, ids)) == data and self._special.isdisjoint(ids):
+            return ids
+        if len(text) == 1:
+            return [self._byte_ids[bytes([byte])] for byte in data]
+        half = len(text) // 2
+        return self._exactly(text[:half]) + self._exactly(text[half:])
 
 
 def _build_trie(tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> Any:

@@ -34,7 +34,7 @@ BOUNDS: dict[str, Bound] = {
     "min_p": Bound(0, 1, "must be in [0, 1]"),
     "presence_penalty": Bound(-2, 2, "must be in [-2, 2]"),
     "frequency_penalty": Bound(-2, 2, "must be in [-2, 2]"),
-    "repetition_penalty": Bound(0, 100, "must be greater than zero and at most 100", open_low=True),
+    "repetition_penalty": Bound(0.01, 100, "must be at least 0.01 and at most 100"),  # below, logits overflow
     "seed": Bound(INT64_MIN, INT64_MAX, "must be a 64-bit integer", tagged=True),
     "priority": Bound(-(2**31), 2**31 - 1, "must be a 32-bit integer", tagged=True),
     "truncate_prompt_tokens": Bound(-1, INT64_MAX, "must be -1 or at least 0", tagged=True),

@@ -79,6 +79,18 @@ def test_control_tokens_are_in_no_text() -> None:
     assert not allowed(state) & set(TOKENIZER.added_tokens.values())
 
 
+@pytest.mark.parametrize("text", ["<tool_call>", "a<think>b", "e\u0301e\u0301x", "\u212b", "ok", "<|im_end|>"])
+def test_what_must_follow_is_spelled_exactly(text: str) -> None:
+    """A prompt would be normalised, and control tokens found in it; a grammar means its characters."""
+    state, spelled = compiler().start(GrammarSpec("choice", json.dumps([text]))), b""
+    while not state.finished:
+        token_id = min(allowed(state))
+        assert token_id not in TOKENIZER.added_tokens.values()
+        state.accept(token_id)
+        spelled += TOKENIZER.token_bytes(token_id)
+    assert spelled.decode() == text
+
+
 def test_a_resumed_sequence_goes_on_where_it_was() -> None:
     spec = GrammarSpec("json_schema", SCHEMA)
     ids = TOKENIZER.encode('{"name": "Bob", "n": 1')
