@@ -104,7 +104,9 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def run_server(name: str, command: str, scenarios: list[Scenario], args: argparse.Namespace) -> Outcome:
+def run_server(
+    name: str, command: str, scenarios: list[Scenario], args: argparse.Namespace, outcome: Outcome
+) -> None:
     """Start it, run the scenarios in turn, stop it. What fails is told and does not stop the rest."""
     url = f"http://127.0.0.1:{args.port}"
     names = {
@@ -113,14 +115,13 @@ def run_server(name: str, command: str, scenarios: list[Scenario], args: argpars
         "port": args.port,
         "max_num_seqs": args.max_num_seqs or max(clients for s in scenarios for clients in (*s.clients, 1)),
     }
-    outcome = Outcome()
     load.say(f"== {name}: starting")
     try:
         server = Server(command.format(**names), url, args.logs / f"{name}.log", args.start_timeout)
     except (RuntimeError, OSError) as error:
         load.say(f"== {name}: {error}")
         outcome.failures["start"] = str(error)
-        return outcome
+        return
     try:
         outcome.start_s = server.start_s
         load.say(f"== {name}: healthy after {server.start_s:.1f} s")
@@ -133,7 +134,6 @@ def run_server(name: str, command: str, scenarios: list[Scenario], args: argpars
                 outcome.failures[scenario.name] = repr(error)
     finally:
         server.stop()
-    return outcome
 
 
 def table(scenario: Scenario, outcomes: dict[str, Outcome], args: argparse.Namespace) -> list[str]:
@@ -234,10 +234,18 @@ def main() -> None:
     scenarios = from_options(args)
     args.logs.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit leaves no server behind
     for name, command in (("peer", args.peer), ("ours", args.ours)):
         if command:
-            outcomes[name] = run_server(name, command, scenarios, args)
+            outcomes[name] = Outcome()
+            try:
+                run_server(name, command, scenarios, args, outcomes[name])
+            except (KeyboardInterrupt, SystemExit):
+                load.say(f"== {name}: cut off")
+                outcomes[name].failures["end"] = "cut off"
+                break
             write(outcomes, scenarios, args)
+    write(outcomes, scenarios, args)
     for scenario in scenarios:
         load.say("\n".join(["", *table(scenario, outcomes, args)]))
     starts = ", ".join(f"{name} {outcome.start_s:.1f} s" for name, outcome in outcomes.items())

@@ -151,7 +151,7 @@ def test_settings_that_cannot_work_are_told_before_serving(settings: dict[str, o
 
 
 def test_memory_is_sized_from_what_is_free() -> None:
-    """A tenth of the device, less weights and the largest step, and never more than the sequences can use."""
-    runner = cuda_runner(num_blocks=None, gpu_memory_utilization=0.1, max_num_seqs=4)
+    """Half of the device, less weights and the largest step, and never more than the sequences can use."""
+    runner = cuda_runner(num_blocks=None, gpu_memory_utilization=0.5, max_num_seqs=4)
     assert runner.num_blocks == 4 * -(-512 // runner.block_size) + 1
-    assert runner._forward.kv_cache.nbytes < 0.1 * torch.cuda.mem_get_info()[1]
+    assert runner._forward.kv_cache.nbytes < 0.5 * torch.cuda.mem_get_info()[1]
