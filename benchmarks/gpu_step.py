@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.request import EngineRequest
-from engine.runner import cuda_build, cuda_runner
+from engine.runner import cuda_build, cuda_results
 from engine.runner.cuda_products import Products
 from engine.runner.factory import build_runner
 from engine.sampling_params import SamplingParams
@@ -33,16 +33,16 @@ class Waiting:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        collect = cuda_runner.LaunchedStep.result
+        collect = cuda_results.LaunchedStep.result
 
-        def timed(step: cuda_runner.LaunchedStep) -> object:
+        def timed(step: cuda_results.LaunchedStep) -> object:
             started = time.perf_counter()
             if step._event is not None:
                 step._event.synchronize()
             self.seconds += time.perf_counter() - started
             return collect(step)
 
-        cuda_runner.LaunchedStep.result = timed  # type: ignore[method-assign,assignment]
+        cuda_results.LaunchedStep.result = timed  # type: ignore[method-assign,assignment]
 
 
 def say(text: str) -> None:
@@ -175,10 +175,15 @@ def main() -> None:
     runner, info = build_runner(config, lambda phase, fraction, detail: None)
     built = time.perf_counter()
     runner.warm_up()
+    warm = time.perf_counter()
+    graphs = 0
+    while runner.prepare_more():
+        graphs += 1
     say(
         f"{Path(args.model).name}: attention {info.attention_backend} ({info.attention_reason}), "
         f"{info.num_blocks} blocks of {info.block_size}, built in {built - started:.1f} s, "
-        f"warm after {time.perf_counter() - built:.1f} s more"
+        f"warm after {warm - built:.1f} s more, "
+        f"{graphs} graphs of steps with chunks in {time.perf_counter() - warm:.1f} s"
     )
     core, waiting, results = EngineCore(config, runner), Waiting(), []
     for rows in sizes:

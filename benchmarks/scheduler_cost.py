@@ -37,6 +37,7 @@ class IdleRunner:
     """Answers every row with the same token at once."""
 
     pipelined = True
+    busy_tokens = None
     block_size = 64
     num_blocks = 200_000
     max_model_len = 1 << 20
@@ -50,6 +51,9 @@ class IdleRunner:
 
     def forget(self, slot: int) -> None:
         pass
+
+    def prepare_more(self) -> bool:
+        return False
 
     def warm_up(self) -> None:
         pass

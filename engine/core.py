@@ -47,7 +47,7 @@ class EngineCore:
         )
         budget = config.max_num_batched_tokens or DEFAULT_BUDGET_TOKENS[runner.pipelined]
         policy = policy or make_policy(config.policy)
-        self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock)
+        self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock, runner.busy_tokens)
         self.results = ResultCollector(self.scheduler)
         self._clock = clock
         self._pending: Launched | None = None
@@ -75,14 +75,22 @@ class EngineCore:
             self._early.append(RequestOutput(request.request_id, (), reason, stop_id))
             self.results.finished += 1
 
-    def cancel(self, request_id: str) -> None:
-        """The client has gone: free everything now, say nothing. Unknown ids are ignored."""
+    def cancel(self, request_id: str, length: int | None = None) -> None:
+        """Free everything now, say nothing. Unknown ids are ignored.
+
+        The client has gone; or, with a `length`, a stop string ended the request after so many output tokens, of
+        which the policy learns.
+        """
         sequence = self.scheduler.live.get(request_id)
-        if sequence is not None:
-            sequence.finish_reason = "abort"
-            self.scheduler.remove(sequence)
+        if sequence is None:
+            return
+        sequence.finish_reason = "abort" if length is None else "stop"
+        self.scheduler.remove(sequence)
+        if length is None:
             self._num_aborted += 1
-            self._forget_released()
+        else:
+            self.results.stopped(sequence, length)
+        self._forget_released()
 
     def has_work(self) -> bool:
         return bool(self.scheduler.live or self._pending or self._early)
@@ -108,6 +116,10 @@ class EngineCore:
             logger.error("idle, yet %d KV blocks are in use", self.memory.pool.used)
         self._sample_rate()
         return outputs
+
+    def prepare_more(self) -> bool:
+        """Let an idle runner prepare for later steps; False when it has nothing to prepare."""
+        return self.runner.prepare_more()
 
     def stats(self) -> EngineStats:
         """A snapshot; cheap enough for every heartbeat."""

@@ -16,8 +16,6 @@ from engine.kernels.common import (
     launch_options,
     let_next_kernel_start,
     next_power_of_two,
-    prefetch_lines,
-    prefetch_rows,
     wait_for_previous_kernel,
 )
 
@@ -38,7 +36,6 @@ def _gemv(
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SILU: tl.constexpr,
-    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -50,10 +47,6 @@ def _gemv(
     tile = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
     if SILU:
         up_tile = tl.load(up, mask=inside, other=0.0, eviction_policy="evict_first")
-    if PDL and LINES > 0:
-        prefetch_rows(weight, n, outputs, size, BLOCK_K, size, LINES)
-        if SILU:
-            prefetch_rows(weight, n + outputs, 2 * outputs, size, BLOCK_K, size, LINES)
     let_next_kernel_start(PDL)
     wait_for_previous_kernel(PDL)
     rstd = 1.0
@@ -101,7 +94,6 @@ def gemv(
     block_k: int = 512,
     num_warps: int = 4,
     pdl: bool = False,
-    prefetch: bool = False,
 ) -> torch.Tensor:  # [1, outputs]
     """norm(x) @ weight.T, then + residual (in place, and returned) or silu(gate) * up."""
     outputs, size = weight.shape
@@ -123,7 +115,6 @@ def gemv(
         NORM=norm_weight is not None,
         RESIDUAL=residual is not None,
         SILU=silu,
-        LINES=prefetch_lines(size, weight.element_size(), block_n * (2 if silu else 1)) if prefetch else 0,
         num_warps=num_warps,
         **launch_options(pdl),
     )

@@ -18,8 +18,6 @@ from engine.kernels.common import (
     ceil_div,
     launch_options,
     let_next_kernel_start,
-    prefetch_lines,
-    prefetch_rows,
     wait_for_previous_kernel,
 )
 
@@ -59,7 +57,6 @@ def _skinny_gemm(
     BLOCK_K: tl.constexpr,
     SWAP: tl.constexpr,
     SILU: tl.constexpr,
-    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     split = tl.program_id(1)
@@ -77,10 +74,6 @@ def _skinny_gemm(
     else:
         acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     up_acc = acc
-    if PDL and LINES > 0:
-        prefetch_rows(weight, n, outputs, size, begin, end, LINES)
-        if SILU:
-            prefetch_rows(weight, n + outputs, 2 * outputs, size, begin, end, LINES)
     let_next_kernel_start(PDL)
     wait_for_previous_kernel(PDL)
     for start in range(begin, end, BLOCK_K):
@@ -110,7 +103,6 @@ def skinny_gemm(
     config: SkinnyConfig,
     silu: bool = False,
     pdl: bool = False,
-    prefetch: bool = False,
 ) -> torch.Tensor:
     """x @ weight.T: [rows, outputs] in x's dtype, or with splits > 1 float32 partials [splits, rows, outputs]."""
     rows, size = x.shape
@@ -135,9 +127,6 @@ def skinny_gemm(
         BLOCK_K=config.block_k,
         SWAP=config.swap,
         SILU=silu,
-        LINES=prefetch_lines(per_split, weight.element_size(), config.block_n * (2 if silu else 1))
-        if prefetch
-        else 0,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(pdl),

@@ -38,11 +38,13 @@ class Core(Protocol):
 
     def add_request(self, request: EngineRequest) -> None: ...
 
-    def cancel(self, request_id: str) -> None: ...
+    def cancel(self, request_id: str, length: int | None = None) -> None: ...
 
     def step(self) -> list[RequestOutput]: ...
 
     def has_work(self) -> bool: ...
+
+    def prepare_more(self) -> bool: ...
 
     def stats(self) -> EngineStats: ...
 
@@ -60,6 +62,8 @@ class EngineLoop:
         self._epoch = epoch
         self._owners: dict[str, bytes] = {}
         self._heartbeat_due_s = 0.0
+        self._preparing = True
+        """Whether idle moments may still be of use to the core."""
 
     def run(self, should_stop: Callable[[], bool], should_stop_when_idle: Callable[[], bool]) -> None:
         """Until told to stop. Raises EngineDeadError (and what the core does not expect) out of a step."""
@@ -72,11 +76,16 @@ class EngineLoop:
 
     def turn(self) -> None:
         """Take what has arrived, or wait for it if there is nothing to do; step once."""
-        idle_ms = int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
-        for identity, message in self._door.receive(0 if self._core.has_work() else idle_ms):
+        wait_ms = 0
+        if not self._core.has_work() and not self._preparing:
+            wait_ms = int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
+        for identity, message in self._door.receive(wait_ms):
             self._handle(identity, message)
         if self._core.has_work():
             self._emit(self._core.step())
+            self._preparing = True
+        elif self._preparing:
+            self._preparing = self._core.prepare_more()
         self._keep_alive()
 
     def _handle(self, identity: bytes, message: FrontMessage) -> None:
@@ -85,8 +94,9 @@ class EngineLoop:
                 for request in message.requests:
                     self._add(identity, request)
             case Cancel():
-                for request_id in message.request_ids:
-                    self._cancel(request_id, identity)
+                lengths = message.lengths or (None,) * len(message.request_ids)
+                for request_id, length in zip(message.request_ids, lengths, strict=False):
+                    self._cancel(request_id, identity, length)
             case Hello():
                 known = not self._door.introduce(identity, message)
                 self._door.send(identity, Welcome(self._epoch, self._info, known))
@@ -112,11 +122,11 @@ class EngineLoop:
         else:
             self._owners[request.request_id] = identity
 
-    def _cancel(self, request_id: str, identity: bytes) -> None:
+    def _cancel(self, request_id: str, identity: bytes, length: int | None = None) -> None:
         if self._owners.get(request_id) == identity:
             del self._owners[request_id]
             self._recorder.discard(request_id)
-            self._core.cancel(request_id)
+            self._core.cancel(request_id, length)
 
     def _emit(self, outputs: list[RequestOutput]) -> None:
         fresh = self._recorder.take_fresh()

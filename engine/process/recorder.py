@@ -85,6 +85,7 @@ class RecordedRunner:
         self.block_size = runner.block_size
         self.num_blocks = runner.num_blocks
         self.max_model_len = runner.max_model_len
+        self.busy_tokens = runner.busy_tokens
 
     def launch(self, batch: StepBatch) -> PendingStep:
         self._recorder.note(batch)
@@ -100,6 +101,9 @@ class RecordedRunner:
 
     def forget(self, slot: int) -> None:
         self._runner.forget(slot)
+
+    def prepare_more(self) -> bool:
+        return self._runner.prepare_more()
 
     def warm_up(self) -> None:
         self._runner.warm_up()

@@ -73,6 +73,8 @@ class ModelRunner(Protocol):
     num_blocks: int
     """Usable blocks are 1 .. num_blocks - 1; block 0 is the dummy that padding writes to."""
     max_model_len: int
+    busy_tokens: int | None
+    """Prompt tokens that make good use of a step; more make it longer, not more efficient. None: no such number."""
 
     def launch(self, batch: StepBatch) -> PendingStep:
         """Queue one step on the device. Reads the sequences and their block tables only until it returns.
@@ -95,6 +97,10 @@ class ModelRunner(Protocol):
         A launched step may still hold a row of that request; nobody looks at that row's result. A preempted
         request comes back in another slot with its output so far in `sequence.token_ids`.
         """
+        ...
+
+    def prepare_more(self) -> bool:
+        """Use an idle moment for one thing that makes later steps faster; False when nothing is left to do."""
         ...
 
     def warm_up(self) -> None:

@@ -21,7 +21,6 @@ from engine.models.vocabulary import tokenizer_size
 from engine.models.weights import ModelWeights, load_weights, weights_nbytes
 from engine.process.messages import EngineInfo
 from engine.runner.cuda_forward import CudaForward
-from engine.runner.cuda_plans import PlanTable, load_plans
 from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
 from engine.runner.product_table import product_table
@@ -61,10 +60,9 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
         limits = _limits(config, model)
         rotary = rope_tables(model, limits.max_model_len, device)
         products = choose_products(model, dtype, device)
-        plans = load_plans(model, device) if products.tunable else PlanTable({})
         num_blocks = _count_blocks(config, model, weights, layout, limits, attention, rotary, products)
         forward = CudaForward(model, weights, attention, layout.allocate(num_blocks, device), rotary, products)
-        runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), plans, config.enforce_eager)
+        runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), config.enforce_eager)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
     return runner, describe(config, model, layout, limits, dtype, num_blocks, attention.name, reason)
@@ -105,7 +103,7 @@ def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device
     """Our own kernels for few rows of 16-bit weights, overlapping from Hopper on; cuBLAS for the rest."""
     if device.type != "cuda" or dtype == torch.float32:
         return Products()
-    return Products(product_table(model))
+    return Products(product_table(model), torch.cuda.get_device_capability(device) >= (9, 0))
 
 
 def _dtype(config: EngineConfig, model: ModelConfig) -> torch.dtype:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import torch
 
 from engine.attention.base import AttentionBackend, AttentionMetadata
@@ -11,14 +9,7 @@ from engine.kernels.norms import add_rms_norm, rms_norm
 from engine.kernels.rope_store import qk_norm_rope_store
 from engine.models.config import ModelConfig
 from engine.models.weights import LayerWeights, ModelWeights
-from engine.runner.cuda_products import Plan, Products
-
-
-@runtime_checkable
-class Overlapping(Protocol):
-    """An attention backend whose launches can overlap their predecessors."""
-
-    pdl: bool
+from engine.runner.cuda_products import Products
 
 
 class CudaForward:
@@ -45,12 +36,6 @@ class CudaForward:
     def fuses_one_row(self) -> bool:
         """Whether a single decode row has a path of its own."""
         return self._products.one_row_kernel
-
-    def use(self, plan: Plan) -> None:
-        """Compute what is captured or run from now on by this plan."""
-        self._products.plan = plan
-        if isinstance(self.attention, Overlapping):
-            self.attention.pdl = plan.pdl
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """[tokens] int32 -> [tokens, hidden]: the residual stream's beginning."""

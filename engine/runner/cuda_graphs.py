@@ -34,14 +34,15 @@ class StepGraphs(Generic[Key]):
 
     def __init__(self, step: Callable[[Key], torch.Tensor], rehearse: Callable[[Key], torch.Tensor]) -> None:
         """`rehearse` launches the same kernels as `step` but may be run any number of times."""
-        self._step = step
+        self.step = step
         self._rehearse = rehearse
         self._graphs: dict[Key, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
 
+    def ready(self, key: Key) -> bool:
+        return key in self._graphs
+
     def run(self, key: Key) -> torch.Tensor:
-        """Replay, capturing first where needed; returns what `step` returned: always the same memory."""
-        if key not in self._graphs:
-            self.capture(key)
+        """Replay what is ready; returns what `step` returned: always the same memory."""
         graph, output = self._graphs[key]
         graph.replay()
         return output
@@ -62,7 +63,7 @@ class StepGraphs(Generic[Key]):
         gc.disable()  # freeing a tensor of another stream in mid-capture would end it
         try:
             with torch.cuda.graph(graph, pool=_pool(), stream=stream, capture_error_mode="thread_local"):
-                output = self._step(key)
+                output = self.step(key)
         finally:
             if collecting:
                 gc.enable()

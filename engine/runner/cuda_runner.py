@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
-from engine.kernels.sampling import BROKEN, gumbel_sample
+from engine.kernels.sampling import gumbel_sample
 from engine.kernels.step_state import StateLayout, prepare_rows
-from engine.request import EngineRequest, Sequence, TokenLogprobs
-from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
-from engine.runner.cuda_buffers import MixedShape, StepBuffers, StepTensors, new_event
+from engine.models.config import ModelConfig
+from engine.request import EngineRequest, Sequence
+from engine.runner.batch import PendingStep, ScheduledRow, StepBatch
+from engine.runner.cuda_buffers import MixedShape, StepBuffers, StepTensors
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
-from engine.runner.cuda_plans import GROUPS, PlanTable
-from engine.runner.cuda_products import PLAIN, PLANS, Plan
+from engine.runner.cuda_results import LaunchedStep, ResultRing
 from engine.runner.cuda_special import SpecialSampler
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.row_grammars import RowGrammars
@@ -26,11 +27,12 @@ logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 8
 """Prompt chunks that a graph's step holds."""
-CHUNK_TOKENS = [*range(64, 513, 64), 640, 768, 896, 1024]
-"""Tokens of all chunks that a graph's step is padded to; larger steps are launched kernel by kernel."""
+CHUNK_TOKENS = [64, 128, 192, 256, 384, 512, 768, 1024]
+"""Tokens of all chunks that a graph's step is padded to."""
+BUSY_FLOP = 7e12
+"""A step of so much arithmetic takes about 10 ms: twice as long as the host needs to launch it kernel by kernel, so
+it needs no graph, and long enough that larger ones are no more efficient."""
 WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
-_TOKENS: dict[int, SampledToken] = {}
-"""One object for each token id met: results of plain rows are made of lookups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,89 +46,15 @@ class RunnerLimits:
     """Ids from there on are never sampled."""
 
 
-class ResultRing:
-    """Page-locked copies of sampled ids, in rotation."""
-
-    def __init__(self, rows: int, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._buffers = [torch.zeros(rows, dtype=torch.int32, pin_memory=self._cuda) for _ in range(4)]
-        self._next = 0
-
-    def copy(self, sampled: torch.Tensor) -> tuple[np.ndarray, torch.cuda.Event | None]:
-        buffer = self._buffers[self._next]
-        self._next = (self._next + 1) % len(self._buffers)
-        buffer[: len(sampled)].copy_(sampled, non_blocking=True)
-        event = new_event() if self._cuda else None
-        if event is not None:
-            event.record()
-        return buffer.numpy()[: len(sampled)], event
+def busy_tokens(model: ModelConfig) -> int:
+    """Prompt tokens of a step of BUSY_FLOP, rounded up to 64."""
+    attention = model.hidden_size * (model.qkv_width + model.num_heads * model.head_dim)
+    weights = model.num_layers * (attention + 3 * model.hidden_size * model.intermediate_size)
+    return -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64
 
 
-class LaunchedStep:
-    """A step whose ids are on their way to the host."""
-
-    __slots__ = ("_event", "_gap", "_ids", "_rows", "_special", "_unknown")
-
-    def __init__(
-        self,
-        rows: tuple[ScheduledRow, ...],
-        ids: np.ndarray,
-        event: torch.cuda.Event | None,
-        special: SpecialSampler | None,
-        unknown: list[str],
-        gap: tuple[int, int],
-    ) -> None:
-        """`unknown`: requests whose prompts hold ids that the model does not have; `gap`: padding among the ids."""
-        self._rows, self._ids, self._event, self._special, self._unknown = rows, ids, event, special, unknown
-        self._gap = gap
-
-    def result(self) -> StepResult:
-        if self._event is not None:
-            self._event.synchronize()
-        first, last = self._gap
-        ids = self._ids.tolist()
-        ids = (ids[:first] + ids[last:])[: len(self._rows)]
-        sampled: list[SampledToken | None] = []
-        failed: dict[str, str] = {}
-        for row, token in zip(self._rows, ids, strict=True):
-            if not row.samples:
-                sampled.append(None)
-            elif token >= 0:
-                known = _TOKENS.get(token)
-                if known is None:
-                    known = _TOKENS[token] = SampledToken(token)
-                sampled.append(known)
-            else:
-                sampled.append(None)
-                failed[row.sequence.request_id] = failure(token)
-        prompt_logprobs: dict[str, list[TokenLogprobs]] = {}
-        if self._special is not None:
-            sampled = self._special.with_logprobs(sampled)
-            prompt_logprobs = self._special.prompt_logprobs()
-            failed.update(self._special.failed)
-        if self._unknown:
-            self._fail_unknown(sampled, prompt_logprobs, failed)
-        return StepResult(tuple(sampled), prompt_logprobs, failed)
-
-    def _fail_unknown(
-        self,
-        sampled: list[SampledToken | None],
-        prompt_logprobs: dict[str, list[TokenLogprobs]],
-        failed: dict[str, str],
-    ) -> None:
-        for number, row in enumerate(self._rows):
-            name = row.sequence.request_id
-            if name in self._unknown:
-                sampled[number] = None
-                prompt_logprobs.pop(name, None)
-                failed[name] = "the prompt holds a token id that the model does not know"
-
-
-def failure(token: int) -> str:
-    """What the sampler's marks mean."""
-    if token == BROKEN:
-        return "the model's output for this request was not a number"
-    return "no token is allowed at this position"
+Later = tuple[StepGraphs[Any], Any]
+"""Graphs, and a shape that they should be captured for when there is time."""
 
 
 class CudaRunner:
@@ -139,12 +67,10 @@ class CudaRunner:
         forward: CudaForward,
         limits: RunnerLimits,
         compiler: DeferredCompiler,
-        plans: PlanTable,
         eager: bool = False,
     ) -> None:
         self._compiler = compiler
         self._grammars = RowGrammars(compiler)
-        self.plans = plans
         cache = forward.kv_cache
         self._forward = forward
         self._limits = limits
@@ -164,11 +90,18 @@ class CudaRunner:
         self._eager = eager or self.device.type != "cuda"
         self._chunk_graphs = not self._eager
         self._sizes = bucket_sizes(limits.max_num_seqs)
+        self.busy_tokens = busy_tokens(forward.config)
+        self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= max(self.busy_tokens, CHUNK_TOKENS[0])]
         most = limits.max_num_seqs
-        self._mixed_sizes = [0, *(size for size in (8, *range(32, most, 32)) if size < most), most]
+        self._mixed_sizes = [0, *(size for size in (8, 32, 64, 128, 256, 512) if size < most), most]
         self._sampling_graphs = StepGraphs(self._decode_and_sample, self._rehearse)
         self._logits_graphs = StepGraphs(self._decode, self._decode)
         self._mixed_graphs = StepGraphs(self._mixed_and_sample, self._rehearse_mixed)
+        self._later: deque[Later] = deque()
+        self._missed: set[tuple[int, int]] = set()
+        if self._chunk_graphs:
+            shapes = [MixedShape(rows, CHUNK_ROWS, size) for rows in self._mixed_sizes for size in self._chunk_sizes]
+            self._later.extend((self._mixed_graphs, shape) for shape in shapes)
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():
@@ -188,22 +121,32 @@ class CudaRunner:
             if self._eager:
                 self._decode_and_sample(bucket)
             else:
-                self._sampling_graphs.run(bucket)
+                self._replay_or_run(self._sampling_graphs, bucket)
             return self._collect(batch, rows, None)
-        logits = self._decode(bucket) if self._eager else self._logits_graphs.run(bucket)
+        logits = self._replay_or_run(self._logits_graphs, bucket) if not self._eager else self._decode(bucket)
         tensors = self._decode_tensors(rows)
         sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab, self._grammars)
         sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
         return self._collect(batch, rows, sampler)
 
+    def _replay_or_run(self, graphs: StepGraphs[int], size: int) -> torch.Tensor:
+        """The step by its graph; without one kernel by kernel, and capturing waits for an idle moment."""
+        if graphs.ready(size):
+            return graphs.run(size)
+        if (id(graphs), size) not in self._missed:
+            self._missed.add((id(graphs), size))
+            self._later.append((graphs, size))
+        return graphs.step(size)
+
     def _mixed_shape(self, batch: StepBatch, special: bool) -> MixedShape | None:
-        """The padded shape of a step whose graph is worth it; large steps hide the host's launches anyway."""
+        """The padded shape of a step that has a graph; large steps hide the host's launches without."""
         chunks = len(batch.rows) - batch.num_decode_rows
         tokens = batch.num_tokens - batch.num_decode_rows
-        if not self._chunk_graphs or special or chunks > CHUNK_ROWS or tokens > CHUNK_TOKENS[-1]:
+        if not self._chunk_graphs or special or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
             return None
         decode = smallest(self._mixed_sizes, batch.num_decode_rows)
-        return MixedShape(decode, CHUNK_ROWS, smallest(CHUNK_TOKENS, tokens))
+        shape = MixedShape(decode, CHUNK_ROWS, smallest(self._chunk_sizes, tokens))
+        return shape if self._mixed_graphs.ready(shape) else None
 
     def _launch_mixed(self, batch: StepBatch, special: bool) -> LaunchedStep:
         rows, decoding = len(batch.rows), batch.num_decode_rows
@@ -260,7 +203,6 @@ class CudaRunner:
 
     def _decode(self, rows: int) -> torch.Tensor:
         """One decode step up to the logits [rows, vocab], inputs from the state."""
-        self._forward.use(self.plans.of(rows))
         tensors = self._decode_tensors(rows)
         self._prepare(tensors, rows, rows)
         residual = self._forward.embed(tensors.token_ids)
@@ -281,7 +223,6 @@ class CudaRunner:
 
     def _mixed(self, tensors: StepTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """A step with chunks: (hidden states [tokens, hidden], logits of each row's last token [rows, vocab])."""
-        self._forward.use(PLAIN)
         metadata = tensors.metadata
         self._prepare(tensors, metadata.context_len.shape[0], metadata.num_decode_rows)
         hidden = self._forward.hidden(self._forward.embed(tensors.token_ids), metadata)
@@ -313,69 +254,62 @@ class CudaRunner:
         self._grammars.forget(slot)
 
     def warm_up(self) -> None:
-        """Compile kernels and capture graphs. Every row is padding, so the dummy block alone is written."""
+        """Compile kernels and capture decode steps. Every row is padding, so the dummy block alone is written."""
         if self._eager:
             return
         with torch.inference_mode():
             for size in self._sizes:
                 self._sampling_graphs.capture(size)
-            try:
-                for tokens in CHUNK_TOKENS:
-                    self._pretend_chunk(tokens, 0)
-                for decoding in self._mixed_sizes[1:]:
-                    self._pretend_chunk(CHUNK_TOKENS[0], decoding)
-            except RuntimeError:
-                logger.exception("steps with prompt chunks cannot be captured here: they run kernel by kernel")
-                self._chunk_graphs = False
-            for tokens in (2048, 4096, 8192):
+            for tokens in (CHUNK_TOKENS[0], 2048, 8192):
                 if tokens <= self._limits.max_num_batched_tokens:
-                    self._pretend_chunk(tokens, 0)
+                    self._pretend_chunk(tokens)
         torch.cuda.synchronize()
 
-    def _pretend_chunk(self, tokens: int, decoding: int) -> None:
-        """One step with a chunk of the dummy slot, and padding in place of decode rows."""
-        dummy = self._layout.slots
-        sequence = Sequence(WARM_UP, [0] * tokens, tokens, slot=dummy)
-        sequence.block_table = [0] * min(-(-tokens // self.block_size), self._layout.table_width)
-        tokens = min(tokens, self.max_model_len)
-        row = ScheduledRow(sequence, 0, tokens, False)
-        mirror = self._buffers.mirror
-        batch = StepBatch((row,), 0)
-        mirror.meet(batch.rows, 0)
-        shape = self._mixed_shape(batch, False)
-        if shape is None:
-            self._launch_mixed(batch, False)
-        else:
-            shape = shape._replace(decode=decoding)
-            mirror.prefill_rows(batch.rows, 0, decoding)
-            mirror.pad_rows(0, decoding)
-            self._buffers.send_mixed(batch.rows, 0, shape)
-            self._mixed_graphs.run(shape)
-        mirror.forget(dummy)
+    def prepare_more(self) -> bool:
+        """Capture one graph that was not worth waiting for at the start, or that service has missed."""
+        while self._later:
+            graphs, shape = self._later.popleft()
+            if not graphs.ready(shape):
+                self._capture_idle(graphs, shape)
+                return True
+        return False
 
-    def measure_plans(self, repeats: int = 5) -> dict[int, dict[Plan, float]]:
-        """Time whole decode steps under every plan, keep the fastest of each group; milliseconds of all."""
-        found: dict[int, dict[Plan, float]] = {}
+    def _capture_idle(self, graphs: StepGraphs[Any], shape: Any) -> None:
+        """Every row is padding meanwhile: rows of finished requests would write to blocks of others."""
         with torch.inference_mode():
-            for rows in (size for size in GROUPS if size in self._sizes):
-                found[rows] = {}
-                for plan in PLANS:
-                    self.plans.plans[rows] = plan
-                    self._sampling_graphs.capture(rows)
-                    found[rows][plan] = self._time_graph(rows, repeats)
-                self.plans.plans[rows] = min(found[rows], key=lambda plan: found[rows][plan])
-        return found
+            rows = self._layout.rows
+            self._buffers.mirror.pad_rows(0, rows)
+            self._buffers.send_updates()
+            try:
+                if isinstance(shape, MixedShape):
+                    self._send_padding(shape)
+                graphs.capture(shape)
+            except RuntimeError:
+                logger.exception("a step of %s cannot be captured: such steps run kernel by kernel", shape)
 
-    def _time_graph(self, rows: int, repeats: int) -> float:
-        times = []
-        for _ in range(repeats):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            begin.record()
-            self._sampling_graphs.run(rows)
-            end.record()
-            torch.cuda.synchronize()
-            times.append(float(begin.elapsed_time(end)))
-        return sorted(times)[repeats // 2]
+    def _send_padding(self, shape: MixedShape) -> None:
+        """Inputs of a step with one chunk of the dummy slot, and padding in place of decode rows."""
+        sequence = self._dummy(shape.tokens)
+        row = ScheduledRow(sequence, 0, min(shape.tokens, self.max_model_len), False)
+        mirror = self._buffers.mirror
+        mirror.meet((row,), 0)
+        mirror.prefill_rows((row,), 0, shape.decode)
+        mirror.pad_rows(0, shape.decode)
+        self._buffers.send_mixed((row,), 0, shape)
+        mirror.forget(self._layout.slots)
+
+    def _dummy(self, tokens: int) -> Sequence:
+        """A prompt of zeros in the dummy slot and block."""
+        sequence = Sequence(WARM_UP, [0] * tokens, tokens, slot=self._layout.slots)
+        sequence.block_table = [0] * min(-(-tokens // self.block_size), self._layout.table_width)
+        return sequence
+
+    def _pretend_chunk(self, tokens: int) -> None:
+        """One step with a chunk of the dummy slot, kernel by kernel."""
+        row = ScheduledRow(self._dummy(tokens), 0, min(tokens, self.max_model_len), False)
+        self._buffers.mirror.meet((row,), 0)
+        self._launch_mixed(StepBatch((row,), 0), False)
+        self._buffers.mirror.forget(self._layout.slots)
 
     def close(self) -> None:
         """Device memory goes with the object."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from engine.kernels.skinny_gemm import SkinnyConfig
 from engine.models.config import ModelConfig
 
@@ -25,8 +27,18 @@ def product_table(config: ModelConfig) -> Table:
     few = SkinnyConfig(64, 128, 2, True, 4, 4)
     return {
         "qkv": {32: split(config.qkv_width, hidden)},
-        "o": {16: split(hidden, o_size), 64: few},
-        "gate_up": {16: SkinnyConfig(32, 128, 1, False, 4, 4), 64: SkinnyConfig(64, 128, 1, True, 4, 4)},
-        "down": {32: split(hidden, config.intermediate_size), 64: few},
+        "o": {32: split(hidden, o_size), 64: few},
+        "gate_up": {16: SkinnyConfig(32, 128, 1, False, 4, 4), 32: SkinnyConfig(64, 128, 1, True, 4, 4)},
+        "down": {32: split(hidden, config.intermediate_size)},
         "lm_head": {16: SkinnyConfig(64, 128, 1, True, 4, 4), 64: SkinnyConfig(64, 128, 1, True, 4, 3)},
     }
+
+
+def row_blocks(weight: torch.Tensor, norm: bool, silu: bool) -> tuple[int, int]:
+    """Outputs and depth of a program's tile in the one-row kernel, for this [outputs, size] matrix."""
+    outputs, size = weight.shape
+    if silu:  # few large programs, as each computes the norm anew, where there is enough for all multiprocessors
+        return (16, 256) if outputs // 2 >= 16 * 2 * PROGRAMS else (4, 512)
+    if norm:
+        return (8, 512)
+    return (4, 1024) if size > 8192 else (4, 512)

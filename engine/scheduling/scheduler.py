@@ -18,6 +18,7 @@ from engine.request import Phase, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.scheduling.policy import SchedulingPolicy
 
+DRAIN_STEPS = 16
 GROWTH_RESERVE_TOKENS = 32
 """An admission leaves room for so many more tokens of each running sequence, else it would soon be preempted."""
 
@@ -35,12 +36,17 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         clock: Callable[[], float] = time.monotonic,
+        busy_tokens: int | None = None,
     ) -> None:
+        """`busy_tokens`: prompt tokens that make good use of a step, see `ModelRunner`."""
         if max_num_seqs < 1 or max_num_batched_tokens < 1:
             raise ConfigurationError("max_num_seqs and max_num_batched_tokens must be at least 1")
         self.memory = memory
         self.policy = policy
         self.max_num_batched_tokens = max_num_batched_tokens
+        self._busy_tokens = busy_tokens or max_num_batched_tokens
+        self._budget = max_num_batched_tokens
+        """Tokens of the step that is being planned."""
         self.live: dict[str, Sequence] = {}
         """By request id: everything waiting or running."""
         self.waiting: dict[Sequence, None] = {}
@@ -81,6 +87,7 @@ class Scheduler:
     def schedule(self, results_outstanding: bool = False) -> StepBatch:
         """The next step, possibly empty. Without outstanding results, short memory preempts the youngest."""
         self.held_back = False
+        self._budget = self._choose_budget()
         if self.waiting and self._free_slots:
             self._admit()
         selected = self.policy.select_step(self.running)
@@ -89,7 +96,7 @@ class Scheduler:
             self._grow(rows, growing, results_outstanding)
             prefills = [s for s in prefills if s.phase is Phase.RUNNING]
         num_decode = len(rows)
-        self._add_chunks(rows, prefills, self.max_num_batched_tokens - num_decode)
+        self._add_chunks(rows, prefills, self._budget - num_decode)
         return StepBatch(tuple(rows), num_decode)
 
     def launched(self, batch: StepBatch) -> None:
@@ -99,6 +106,24 @@ class Scheduler:
             sequence.num_computed = row.start + row.count
             if row.samples:
                 sequence.num_in_flight += 1
+
+    def _choose_budget(self) -> int:
+        """Tokens of the next step: every running row's, and prompts as far as they make good use of the device.
+
+        Short steps give first tokens early and take decode rows along more often. A long queue is worked off in
+        about DRAIN_STEPS steps, whose efficiency is a little better.
+        """
+        most = self.max_num_batched_tokens
+        if self._busy_tokens >= most:
+            return most
+        prefills = [left for s in self.running if (left := s.num_uncomputed) > 1]
+        queued = sum(prefills)
+        if self._free_slots:
+            for sequence in self.waiting:
+                if queued > DRAIN_STEPS * most:
+                    break
+                queued += sequence.num_uncomputed
+        return min(most, max(self._busy_tokens, queued // DRAIN_STEPS) + len(self.running) - len(prefills))
 
     def _decode_rows(self, selected: Seq[Sequence]) -> tuple[list[ScheduledRow], list[Sequence], list[Sequence]]:
         """Rows with one token to compute; those that need a block first; those that are still in prefill."""
@@ -187,7 +212,7 @@ class Scheduler:
         """Tokens that running sequences leave of the budget; tokens left beside a long prefill, for prompts that fit
         there whole; blocks that running sequences need to go on for a while.
         """
-        budget, growing, growth, first_chunk = self.max_num_batched_tokens, 0, 0, 0
+        budget, growing, growth, first_chunk = self._budget, 0, 0, 0
         block_size = self.memory.block_size
         for sequence in self.running:
             position = sequence.num_computed
@@ -197,7 +222,7 @@ class Scheduler:
                 first_chunk = first_chunk or num_tokens - position
             growing += position == len(sequence.block_table) * block_size
             growth += min(GROWTH_RESERVE_TOKENS, sequence.max_length - num_tokens)
-        half = self.max_num_batched_tokens // 2
+        half = self._budget // 2
         beside = budget + first_chunk - half if first_chunk > half else 0
         return budget, beside, growing + growth // block_size
 

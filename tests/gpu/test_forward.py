@@ -15,8 +15,7 @@ from engine.models.weights import ModelWeights, load_weights
 from engine.request import EngineRequest, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.runner.cuda_forward import CudaForward
-from engine.runner.cuda_plans import PlanTable
-from engine.runner.cuda_products import PLAIN, PLANS, Plan, Products
+from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
 from engine.runner.product_table import product_table
 from engine.sampling.deferred_compiler import DeferredCompiler
@@ -53,9 +52,7 @@ CONFIGS = {
 }
 
 
-def make_runner(
-    config: ModelConfig, weights: ModelWeights, products: Products, plan: Plan, eager: bool, name: str
-) -> CudaRunner:
+def make_runner(config: ModelConfig, weights: ModelWeights, products: Products, eager: bool, name: str) -> CudaRunner:
     device = weights.embedding.device
     context = ProbeContext(device, torch.bfloat16, config.num_heads, config.num_kv_heads, config.head_dim, None)
     attention, _ = choose(name, context)
@@ -66,7 +63,7 @@ def make_runner(
         config, weights, attention, layout.allocate(200, device), rope_tables(config, MAX_LEN, device), products
     )
     limits = RunnerLimits(128, 4096, MAX_LEN, config.vocab_size)
-    return CudaRunner(forward, limits, DeferredCompiler(""), PlanTable({100: plan}), eager)
+    return CudaRunner(forward, limits, DeferredCompiler(""), eager)
 
 
 class Driver:
@@ -102,12 +99,13 @@ class Driver:
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 @pytest.mark.parametrize("rows", [1, 2, 7, 33, 64, 100])
-@pytest.mark.parametrize("plan", [p for p in PLANS if p.own])
-def test_tuned_steps_equal_plain_ones(name: str, rows: int, plan: Plan, attention: str = "auto") -> None:
+@pytest.mark.parametrize("pdl", [False, True])
+def test_tuned_steps_equal_plain_ones(name: str, rows: int, pdl: bool, attention: str = "auto") -> None:
     config = CONFIGS[name]
     weights = load_weights("", config, "cuda:0", torch.bfloat16, "dummy")
     lengths = [(37 * number) % 60 + 1 for number in range(rows)]
-    plain = Driver(make_runner(config, weights, Products(), PLAIN, True, "triton"), lengths)
-    tuned = Driver(make_runner(config, weights, Products(product_table(config)), plan, False, attention), lengths)
+    plain = Driver(make_runner(config, weights, Products(), True, "triton"), lengths)
+    products = Products(product_table(config), pdl)
+    tuned = Driver(make_runner(config, weights, products, False, attention), lengths)
     for _ in range(4):
         assert relative_error(tuned.decode(), plain.decode()) < 2e-2

@@ -64,12 +64,16 @@ class FaultStep:
 
 class FaultRunner:
     pipelined = False
+    busy_tokens = None
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self.block_size = script.block_size
         self.num_blocks = script.num_blocks
         self.max_model_len = script.max_model_len
+
+    def prepare_more(self) -> bool:
+        return False
 
     def launch(self, batch: StepBatch) -> PendingStep:
         if self._script.step_s:

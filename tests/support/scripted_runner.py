@@ -68,6 +68,7 @@ class ScriptedRunner:
     max_num_seqs: int = 8
     max_num_batched_tokens: int | None = None
     pipelined: bool = False
+    busy_tokens: int | None = None
     fail_launch: Exception | None = None
     fail_result: Exception | None = None
     fail_rows: set[str] = field(default_factory=set)
@@ -106,6 +107,9 @@ class ScriptedRunner:
             outcome, self.fail_result = self.fail_result, None
         self.num_launched += 1
         return ScriptedStep(self, self.num_launched - 1, outcome)
+
+    def prepare_more(self) -> bool:
+        return False
 
     def requires_results(self, request: EngineRequest) -> bool:
         return request.needs_history

@@ -20,7 +20,6 @@ from engine.request import EngineRequest, RequestOutput
 from engine.runner import cuda_runner as runner_module
 from engine.runner.batch import ModelRunner
 from engine.runner.cuda_forward import CudaForward
-from engine.runner.cuda_plans import PlanTable
 from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
 from engine.sampling.deferred_compiler import DeferredCompiler
@@ -41,7 +40,7 @@ def cuda_runner(folder: Path, device: torch.device) -> CudaRunner:
     products = Products()
     cache = layout.allocate(40, device)
     forward = CudaForward(model, weights, attention, cache, rope_tables(model, MAX_LEN, device), products)
-    return CudaRunner(forward, LIMITS, DeferredCompiler(str(folder)), PlanTable({}), eager=True)
+    return CudaRunner(forward, LIMITS, DeferredCompiler(str(folder)), eager=True)
 
 
 def generate(runner: ModelRunner, folder: Path, requests: list[EngineRequest]) -> dict[str, list[RequestOutput]]:
@@ -81,7 +80,10 @@ class Direct:
     """Stands for captured graphs: runs the padded step itself."""
 
     def __init__(self, step: Callable[[Any], torch.Tensor]) -> None:
-        self.run = step
+        self.run = self.step = step
+
+    def ready(self, key: object) -> bool:
+        return True
 
 
 def padded_runner(folder: Path, device: torch.device) -> CudaRunner:

@@ -78,6 +78,7 @@ class Core:
         self.live: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.resets = 0
+        self.preparations = 0
 
     def add_request(self, request: EngineRequest) -> None:
         if request.request_id == "refused":
@@ -86,9 +87,9 @@ class Core:
             raise KeyError("a detail that nobody outside should read")
         self.live[request.request_id] = 0
 
-    def cancel(self, request_id: str) -> None:
+    def cancel(self, request_id: str, length: int | None = None) -> None:
         self.live.pop(request_id)
-        self.cancelled.append(request_id)
+        self.cancelled.append(request_id if length is None else f"{request_id} at {length}")
 
     def step(self) -> list[RequestOutput]:
         for name in self.live:
@@ -97,6 +98,10 @@ class Core:
 
     def has_work(self) -> bool:
         return bool(self.live)
+
+    def prepare_more(self) -> bool:
+        self.preparations -= self.preparations > 0
+        return self.preparations > 0
 
     def stats(self) -> EngineStats:
         return EngineStats(num_running=len(self.live))
@@ -171,6 +176,23 @@ def test_broken_messages_are_dropped(front: Front, engine: Engine, junk: bytes) 
     assert isinstance(read_until(front, engine, Welcome), Welcome)
 
 
+def test_idle_turns_prepare_the_core_and_requests_come_first(front: Front, engine: Engine) -> None:
+    engine.core.preparations = 3
+    engine.loop.turn()
+    assert engine.core.preparations == 2
+    front.send(Submit((EngineRequest("a", (1,), sampling=SamplingParams()),)))
+    front.receive()
+    while not engine.core.live:
+        engine.loop.turn()
+    left = engine.core.preparations
+    for _ in range(3):
+        engine.loop.turn()
+    assert engine.core.preparations == left, "a running request was kept waiting"
+    front.send(Cancel(("a",)))
+    while engine.core.live or engine.core.preparations:
+        engine.loop.turn()
+
+
 def test_a_refused_request_costs_only_itself_and_hides_internals(front: Front, engine: Engine) -> None:
     front.send(Hello(os.getpid()))
     front.send(Submit((request("refused"), request("broken"), request("good"))))
@@ -207,6 +229,10 @@ def test_a_front_cancels_only_its_own(door: Door, front: Front, engine: Engine, 
     while engine.core.cancelled != ["b"]:
         engine.turn()
     assert list(engine.core.live) == ["a"]
+    front.send(Cancel(("a",), (7,)))
+    while engine.core.live:
+        engine.turn()
+    assert engine.core.cancelled == ["b", "a at 7"]
     other.context.destroy(linger=0)
 
 

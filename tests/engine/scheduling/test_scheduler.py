@@ -14,6 +14,7 @@ from engine.core import EngineCore
 from engine.request import EngineRequest, RequestOutput
 from engine.sampling_params import SamplingParams
 from engine.scheduling.policies import POLICIES
+from engine.scheduling.scheduler import DRAIN_STEPS
 from tests.support.engine_invariants import check_cache, check_core, check_idle
 from tests.support.scripted_runner import ScriptedRunner, expected_stream
 
@@ -53,9 +54,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         block_size=st.sampled_from([1, 3, 4]),
         seqs=st.integers(1, 4),
         budget=st.integers(4, 20),
+        busy=st.sampled_from([None, 1, 5]),
     )
-    def start(self, policy: str, pipelined: bool, block_size: int, seqs: int, budget: int) -> None:
-        self.runner = ScriptedRunner(1 + 40 // block_size, block_size, 24, seqs, budget, pipelined)
+    def start(self, policy: str, pipelined: bool, block_size: int, seqs: int, budget: int, busy: int | None) -> None:
+        self.runner = ScriptedRunner(1 + 40 // block_size, block_size, 24, seqs, budget, pipelined, busy)
         self.core = make_core(self.runner, policy=policy, max_num_batched_tokens=budget)
         self.expected: dict[str, list[int]] = {}
         self.seen: dict[str, list[int]] = {}
@@ -159,6 +161,25 @@ def test_decode_rows_and_prefill_chunks_share_the_budget(runner: ScriptedRunner)
         {"short": (5, 1), "long": (18, 7)},
     ]
     assert [batch.num_decode_rows for batch in runner.batches[:4]] == [0, 1, 1, 1]
+
+
+def test_steps_hold_as_many_prompt_tokens_as_the_device_uses_well_and_more_of_a_long_queue(
+    runner: ScriptedRunner,
+) -> None:
+    runner.busy_tokens = 4
+    core = make_core(runner, max_num_batched_tokens=64, max_num_seqs=8, enable_prefix_caching=False)
+    submit(core, "a", [1] * 30)
+    core.step()
+    submit(core, "b", [2] * 6, max_tokens=3)
+    while core.has_work():
+        core.step()
+    sizes = [batch.num_tokens - batch.num_decode_rows for batch in runner.batches]
+    assert sizes[:9] == [4, 4, 4, 4, 4, 4, 4, 4, 4]
+    runner.batches.clear()
+    for number in range(8):
+        submit(core, f"queued-{number}", [number] * 48)
+    core.step()
+    assert runner.batches[0].num_tokens == 8 * 48 // DRAIN_STEPS
 
 
 def test_a_short_prompt_is_read_beside_a_long_one(runner: ScriptedRunner) -> None:
