@@ -129,6 +129,10 @@ class CpuRunner:
     def forget(self, slot: int) -> None:
         self._grammars.forget(slot)
 
+    def prepare_more(self) -> bool:
+        """Nothing is left to prepare after `warm_up`."""
+        return False
+
     def warm_up(self) -> None:
         """One decode step and one chunk on the dummy block, so that threads and buffers are there."""
         blocks = [0] * -(-64 // self.block_size)
