@@ -72,7 +72,8 @@ class EngineLink:
         """Choices that this side has ended: the engine frees them within one step."""
         live = [choice for choice in choices if choice.request_id in self._choices]
         if live and self._connected:
-            self.client.cancel([choice.request_id for choice in live])
+            lengths = [choice.num_kept for choice in live] if reason == "stop" else ()
+            self.client.cancel([choice.request_id for choice in live], lengths)
         for choice in live:
             self._end(choice, reason)
 

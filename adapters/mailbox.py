@@ -41,6 +41,8 @@ class Choice:
     """A token has come from the present engine."""
     reason: FinishReason | None = None
     stop_token_id: int | None = None
+    num_kept: int = 0
+    """Output tokens up to the stop string that ended it."""
     done: bool = False
     """Its last delta was handed out."""
 
@@ -225,6 +227,7 @@ class EngineGeneration:
 
     def _end_early(self, choice: Choice) -> None:
         """A stop string is complete: the engine need not go on."""
+        choice.num_kept = (choice.stop_watch or choice.assembler).completion_tokens
         self._close(choice, "stop", None)
         self._release((choice,), "stop")
 

@@ -104,8 +104,9 @@ class EngineClient:
         """Only after a welcome. A request that is lost with the connection is announced by `on_lost`."""
         self._send(Submit(tuple(requests)))
 
-    def cancel(self, request_ids: Sequence[str]) -> None:
-        self._send(Cancel(tuple(request_ids)))
+    def cancel(self, request_ids: Sequence[str], lengths: Sequence[int] = ()) -> None:
+        """`lengths`: see `Cancel`."""
+        self._send(Cancel(tuple(request_ids), tuple(lengths)))
 
     def reset_prefix_cache(self) -> None:
         self._send(ResetPrefixCache())

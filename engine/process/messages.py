@@ -50,9 +50,11 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """Requests whose client has gone. Unknown ids are ignored; no output follows."""
+    """Requests that the front has ended. Unknown ids are ignored; no output follows."""
 
     request_ids: tuple[str, ...]
+    lengths: tuple[int, ...] = ()
+    """None of them: the clients have gone. Else one a request: a stop string ended it after so many tokens."""
 
 
 class ResetPrefixCache(msgspec.Struct, frozen=True, tag="reset_prefix_cache"):

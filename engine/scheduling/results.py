@@ -61,6 +61,13 @@ class ResultCollector:
         self._end(sequence, "error")
         return RequestOutput(sequence.request_id, (), "error", error=message, fault=fault)
 
+    def stopped(self, sequence: Sequence, length: int) -> None:
+        """A sequence that has just left because of a stop string; what the engine ran on beyond it does not count."""
+        del sequence.token_ids[sequence.num_prompt + length :]
+        sequence.num_in_flight = 0
+        self.finished += 1
+        self._scheduler.policy.finished(sequence)
+
     def _sampled(self, sequence: Sequence, sampled: SampledToken) -> RequestOutput:
         request = sequence.request
         if len(sequence.token_ids) >= sequence.max_length:  # only prompt logprobs were asked for

@@ -11,6 +11,8 @@ from engine.core import EngineCore
 from engine.errors import ContextLengthError, EngineDeadError, RequestError
 from engine.request import EngineRequest, GrammarSpec, RequestOutput
 from engine.sampling_params import SamplingParams
+from engine.scheduling.intake import make_sequence
+from engine.scheduling.shortest_first import FairShortestFirst
 from tests.support.scripted_runner import ScriptedRunner, expected_stream
 
 
@@ -209,6 +211,28 @@ def test_a_cancelled_request_leaves_nothing(runner: ScriptedRunner, phase: int) 
     assert core.stats().kv_blocks_used <= 3
     assert "gone" not in run_dry(core)
     assert core.stats().requests_aborted == 1
+
+
+@pytest.mark.parametrize("phase", range(1, 8))
+def test_what_a_stop_string_ended_is_finished_and_the_policy_learns_its_length(
+    runner: ScriptedRunner, phase: int
+) -> None:
+    core = make_core(runner, policy="sjf")
+    assert isinstance(policy := core.scheduler.policy, FairShortestFirst)
+    core.add_request(make_request("stopped", tuple(range(1, 10)), max_tokens=500))
+    core.add_request(make_request("stays", (1, 2, 3)))
+    for _ in range(phase):
+        core.step()
+    sequence = core.scheduler.live["stopped"]
+    length = min(2, max(sequence.num_output - sequence.num_in_flight, 0))
+    core.cancel("stopped", length)
+    core.cancel("stopped", length)
+    assert (sequence.finish_reason, sequence.num_output) == ("stop", length)
+    following = make_sequence(make_request("next", (1,), max_tokens=99), 9, 64, 64)
+    assert policy.predicted_work(following) == pytest.approx(1 / 40 + max(length, 1))
+    assert core.stats().requests_aborted == 0
+    assert core.stats().requests_finished == 1
+    assert "stopped" not in run_dry(core)
 
 
 @pytest.mark.parametrize("fault", ["fail_launch", "fail_result"])

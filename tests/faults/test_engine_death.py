@@ -36,6 +36,17 @@ async def test_all_streams_end_whole_after_the_engine_was_killed_twice(tmp_path:
         await until(lambda: backend.stats().kv_blocks_used == 0)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_engine_learns_how_long_replies_are_that_a_stop_string_ends(tmp_path: Path, stream: bool) -> None:
+    async with fault_backend(tmp_path, Script(step_s=0.002)) as backend:
+        whole = expected_text("stops", 3, 60)
+        stop = next(whole[i : i + 3] for i in range(5, 40) if whole.index(whole[i : i + 3]) == i)
+        text = await read(backend, ask("stops", 2000, seed=3, stream=stream, stop=(stop,)))
+        assert text == whole[: whole.index(stop)]
+        await until(lambda: backend.stats().requests_finished == 1 and backend.stats().num_running == 0)
+        assert backend.stats().requests_aborted == 0
+
+
 async def test_a_stopped_engine_is_killed_and_replaced(tmp_path: Path) -> None:
     async with fault_backend(tmp_path, Script(step_s=0.01)) as backend:
         reply = asyncio.create_task(read(backend, ask("patience", 100, seed=3)))

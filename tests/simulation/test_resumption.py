@@ -86,7 +86,7 @@ class World:
         if self.engine is not None:
             self.engine.submit(requests)
 
-    def cancel(self, request_ids: Sequence[str]) -> None:
+    def cancel(self, request_ids: Sequence[str], lengths: Sequence[int] = ()) -> None:
         if self.engine is not None:
             self.engine.cancel(request_ids)
 
