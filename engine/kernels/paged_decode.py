@@ -189,11 +189,19 @@ class DecodeWorkspace:
 
 
 def choose_splits(rows: int, kv_heads: int) -> int:
-    """Enough programs to fill the chip twice: a power of two up to MAX_SPLITS."""
+    """Programs for at least one and a half rounds of the chip: a power of two up to MAX_SPLITS."""
     splits = 1
-    while splits < MAX_SPLITS and rows * kv_heads * splits < 2 * MULTIPROCESSORS:
+    while splits < MAX_SPLITS and 2 * rows * kv_heads * splits < 3 * MULTIPROCESSORS:
         splits *= 2
     return splits
+
+
+def choose_launch(rows: int, kv_heads: int, splits: int) -> tuple[int, int]:
+    """(num_warps, num_stages): few programs read further ahead, many share a multiprocessor better when small."""
+    programs = rows * kv_heads * splits
+    if programs > 4 * MULTIPROCESSORS:
+        return 2, 2
+    return 4, 3 if rows >= 16 and programs <= (3 if splits == 1 else 2) * MULTIPROCESSORS else 2
 
 
 def paged_decode(
@@ -207,8 +215,8 @@ def paged_decode(
     splits: int | None = None,
     window: int | None = None,
     block: int = 64,
-    num_warps: int = 4,
-    num_stages: int = 2,
+    num_warps: int | None = None,
+    num_stages: int | None = None,
     out: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:  # [rows, heads, head_dim]
@@ -217,6 +225,7 @@ def paged_decode(
     page, kv_heads = key_cache.shape[1], key_cache.shape[2]
     group = heads // kv_heads
     splits = choose_splits(rows, kv_heads) if splits is None else splits
+    warps, stages = choose_launch(rows, kv_heads, splits)
     block = min(block, page)
     out = torch.empty_like(query) if out is None else out
     _paged_decode[(kv_heads, splits, rows)](
@@ -231,8 +240,8 @@ def paged_decode(
         SPLITS=splits,
         MIN_CHUNK=block,
         WINDOW=window or 0,
-        num_warps=num_warps,
-        num_stages=num_stages,
+        num_warps=num_warps or warps,
+        num_stages=num_stages or stages,
         **launch_options(pdl),
     )  # fmt: skip
     return out

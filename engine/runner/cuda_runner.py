@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,12 @@ CHUNK_ROWS = 8
 """Prompt chunks that a graph's step holds."""
 CHUNK_TOKENS = [64, 128, 192, 256, 384, 512, 768, 1024]
 """Tokens of all chunks that a graph's step is padded to."""
-BUSY_FLOP = 7e12
-"""A step of so much arithmetic takes about 10 ms: twice as long as the host needs to launch it kernel by kernel, so
-it needs no graph, and long enough that larger ones are no more efficient."""
+BUSY_FLOP = 13e12
+"""A step of so much arithmetic takes about 20 ms, and larger ones are hardly more efficient."""
+LAUNCH_FLOP = 7e12
+"""A step of so much takes twice as long as the host needs to launch it kernel by kernel: it needs no graph."""
+COMPILED_SIZES = (1, 2, 8, 16, 24, 40, 80, 128)
+"""Decode rows from which on other kernels, or other compilations of them, are used."""
 WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
 
 
@@ -91,7 +95,8 @@ class CudaRunner:
         self._chunk_graphs = not self._eager
         self._sizes = bucket_sizes(limits.max_num_seqs)
         self.busy_tokens = busy_tokens(forward.config)
-        self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= max(self.busy_tokens, CHUNK_TOKENS[0])]
+        longest = max(self.busy_tokens * LAUNCH_FLOP / BUSY_FLOP, CHUNK_TOKENS[0])
+        self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= longest]
         most = limits.max_num_seqs
         self._mixed_sizes = [0, *(size for size in (8, 32, 64, 128, 256, 512) if size < most), most]
         self._sampling_graphs = StepGraphs(self._decode_and_sample, self._rehearse)
@@ -258,12 +263,24 @@ class CudaRunner:
         if self._eager:
             return
         with torch.inference_mode():
+            self._compile()
             for size in self._sizes:
                 self._sampling_graphs.capture(size)
             for tokens in (CHUNK_TOKENS[0], 2048, 8192):
                 if tokens <= self._limits.max_num_batched_tokens:
                     self._pretend_chunk(tokens)
         torch.cuda.synchronize()
+
+    def _compile(self) -> None:
+        """Run steps of sizes that differ in their kernels, each in a thread: compilers run side by side."""
+        self._rehearse(self._sizes[-1])  # makes what all share
+
+        def rehearse(size: int) -> None:
+            with torch.inference_mode(), torch.cuda.device(self.device):
+                self._rehearse(size)
+
+        with ThreadPoolExecutor(max_workers=len(COMPILED_SIZES)) as pool:
+            list(pool.map(rehearse, [size for size in COMPILED_SIZES if size in self._sizes]))
 
     def prepare_more(self) -> bool:
         """Capture one graph that was not worth waiting for at the start, or that service has missed."""

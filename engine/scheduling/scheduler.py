@@ -18,7 +18,7 @@ from engine.request import Phase, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.scheduling.policy import SchedulingPolicy
 
-DRAIN_STEPS = 16
+DRAIN_STEPS = 10
 GROWTH_RESERVE_TOKENS = 32
 """An admission leaves room for so many more tokens of each running sequence, else it would soon be preempted."""
 
