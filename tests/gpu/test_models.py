@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -121,12 +120,16 @@ def logprobs(outputs: list[RequestOutput]) -> torch.Tensor:
     return torch.tensor([*prompts, *(entry.logprob for output in outputs for entry in output.logprobs)])
 
 
-def reference_logprobs(model: PreTrainedModel, token_ids: list[int]) -> torch.Tensor:
+def reference_logprobs(folder: Path, dtype: torch.dtype, sequences: list[list[int]]) -> list[torch.Tensor]:
+    """Of every token but the first, by transformers in `dtype`."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").to("cuda")
+    found = []
     with torch.inference_mode():
-        logits = model(torch.tensor([token_ids], device=model.device)).logits[0].float()
-    return (
-        logits[:-1].log_softmax(-1).gather(1, torch.tensor(token_ids[1:], device=model.device)[:, None])[:, 0].cpu()
-    )
+        for sequence in sequences:
+            ids = torch.tensor([sequence], device=model.device)
+            logprobs = model(ids).logits[0, :-1].float().log_softmax(-1)
+            found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].cpu())
+    return found
 
 
 def spread(difference: torch.Tensor) -> float:
@@ -160,10 +163,8 @@ def test_bf16_logprobs_are_as_near_to_float32_as_those_of_transformers(
     lengths = [1, 7, 64, 65, 129, 300, 511, 700]
     requests = [EngineRequest(f"r{n}", prompt(length, n), sampling=sampling) for n, length in enumerate(lengths)]
     outputs = generate(runner, folder, requests)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to("cuda")
     sequences = [[*request.prompt_token_ids, *tokens(outputs[request.request_id])] for request in requests]
-    truth = [reference_logprobs(model, sequence) for sequence in sequences]
-    rounded = [reference_logprobs(model.bfloat16(), sequence) for sequence in sequences]
+    truth, rounded = (reference_logprobs(folder, dtype, sequences) for dtype in (torch.float32, torch.bfloat16))
     for request, exact, theirs in zip(requests, truth, rounded, strict=True):
         ours = logprobs(outputs[request.request_id])
         assert len(ours) == len(exact)
