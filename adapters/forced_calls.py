@@ -23,9 +23,10 @@ def forced_call_grammar(
 ) -> GrammarSpec:
     """One call, or several where `parallel`, of the given tools in the model's own format.
 
-    Arguments always obey the tool's schema, strict or not. The vocabulary must have <tool_call> and </tool_call> as
-    tokens. Raises RequestError (param tools) when a schema cannot be enforced, or when all of them take longer than
-    `timeout_s`. The clock is read before each tool, whose own schema is bounded in size: so the thread comes free.
+    Arguments obey the tool's schema; without `strict`, keywords that cannot be enforced are left out. The vocabulary
+    must have <tool_call> and </tool_call> as tokens. Raises RequestError (param tools) when a strict schema cannot be
+    enforced, or when all of them take longer than `timeout_s`. The clock is read before each tool, whose own schema
+    is bounded in size: so the thread comes free.
     """
     give_up_s = time.monotonic() + timeout_s
     rules: list[str] = []
@@ -34,6 +35,8 @@ def forced_call_grammar(
         if time.monotonic() > give_up_s:
             raise RequestError(f"The tools' schemas take longer than {timeout_s:g} s to compile.", "tools")
         function = tool["function"]
+        if function.get("strict"):
+            schema_grammar(_object(function.get("parameters")), strict=True, param="tools")
         rule = _hermes if tool_format == "hermes" else _xml
         rules += rule(i, function, parts)
     call = " | ".join(f"call{i}" for i in range(len(tools)))

@@ -18,7 +18,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 from adapters.reasoning import CLOSE_TAG, OPEN_TAG, ThinkingState
 from engine.errors import RequestError
 from engine.request import GrammarSpec
-from engine.text.grammar_source import grammar_parts, grammar_source, is_panic
+from engine.text.grammar_source import LIMITS, grammar_parts, grammar_source, is_panic
 
 MAX_BYTES = 256 << 10
 MAX_DEPTH = 64
@@ -123,7 +123,7 @@ def _checked(spec: GrammarSpec, param: str) -> GrammarSpec:
     if len(spec.text) > MAX_BYTES:
         raise RequestError(f"The grammar is larger than {MAX_BYTES} bytes.", param)
     try:
-        matcher = llguidance.LLMatcher(_byte_alphabet(), grammar_source(spec), log_level=0)
+        matcher = llguidance.LLMatcher(_byte_alphabet(), grammar_source(spec), log_level=0, limits=LIMITS)
         failure = matcher.get_error() if matcher.is_error() else ""
         if not failure:
             matcher.compute_bitmask()

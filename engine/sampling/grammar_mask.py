@@ -16,7 +16,7 @@ import torch
 
 from engine.errors import RequestError
 from engine.request import GrammarSpec
-from engine.text.grammar_source import grammar_source, is_panic
+from engine.text.grammar_source import LIMITS, grammar_source, is_panic
 from engine.text.tokenizer import Tokenizer
 
 
@@ -78,11 +78,13 @@ class GrammarState:
     def _check(self) -> None:
         if self._matcher.is_error():
             first_line = self._matcher.get_error().split("\n", 1)[0]
+            if first_line == "NoExtensionBias":  # the library's name for an empty mask
+                first_line = "it allows nothing here"
             raise RequestError(f"The grammar cannot be followed: {first_line}", "response_format")
 
 
 def _matcher(trie: Any, spec: GrammarSpec) -> Any:
-    matcher = llguidance.LLMatcher(trie, grammar_source(spec), log_level=0)
+    matcher = llguidance.LLMatcher(trie, grammar_source(spec), log_level=0, limits=LIMITS)
     if matcher.is_error():
         raise RequestError(f"Invalid grammar: {matcher.get_error()}", "response_format")
     return matcher

@@ -17,6 +17,9 @@ JSON_OPTIONS: Any = {
 }
 """Whitespace between JSON's tokens is free but bounded: a small model must not loop on it. oneOf is read as anyOf."""
 
+LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=300_000, step_lexer_fuel=60_000, max_lexer_states=100_000)
+"""Work that one mask may take. With the library's own limits `(a{1000}){1000}` stops the engine for over a second."""
+
 
 def grammar_parts(spec: GrammarSpec) -> list[dict[str, Any]]:
     """llguidance's list of grammars, the first of which is where it starts. Raises RequestError when it is none."""

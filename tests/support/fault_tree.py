@@ -47,15 +47,7 @@ class Server:
 
     def descendants(self) -> dict[int, str]:
         """Process ids below the server's, with their command lines."""
-        found: dict[int, str] = {}
-        level = [self.process.pid]
-        while level:
-            parent = level.pop()
-            for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                for pid in map(int, task.read_text().split()):
-                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                    level.append(pid)
-        return found
+        return descendants(self.process.pid)
 
     def engine_pid(self) -> int:
         return next(pid for pid, command in self.descendants().items() if "engine.process.server" in command)
@@ -63,8 +55,7 @@ class Server:
     def memory_bytes(self) -> dict[str, int]:
         """Resident memory of the server's own process and of the engine."""
         pids = {"server": self.process.pid, "engine": self.engine_pid()}
-        page = os.sysconf("SC_PAGESIZE")
-        return {name: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for name, pid in pids.items()}
+        return {name: resident_bytes(pid) for name, pid in pids.items()}
 
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
@@ -86,3 +77,20 @@ def serving(folder: Path, script: Script, *flags: str) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Process ids below one, with their command lines."""
+    found: dict[int, str] = {}
+    level = [root]
+    while level:
+        parent = level.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            for pid in map(int, task.read_text().split()):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                level.append(pid)
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

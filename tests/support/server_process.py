@@ -23,13 +23,20 @@ DEMO = ROOT / "oai_server" / "demo_model"
 @contextlib.contextmanager
 def demo_server(*flags: str, ready_s: float = 60) -> Iterator[str]:
     """Base URL of `oai-server serve` on a free port. Skips where the checkpoint has no weights yet."""
+    with demo_process(*flags, ready_s=ready_s) as (_, url):
+        yield url
+
+
+@contextlib.contextmanager
+def demo_process(*flags: str, ready_s: float = 60) -> Iterator[tuple[int, str]]:
+    """The same with the id of the process before the URL."""
     if not list(DEMO.glob("*.safetensors")):
         pytest.skip("the demo model has no weights")
     with tempfile.NamedTemporaryFile("w+") as log:
         command = [sys.executable, "-m", "oai_server", "serve", "--port", "0", *flags]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         try:
-            yield _wait_until_ready(process, Path(log.name), time.monotonic() + ready_s)
+            yield process.pid, _wait_until_ready(process, Path(log.name), time.monotonic() + ready_s)
         finally:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
