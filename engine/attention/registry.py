@@ -42,7 +42,7 @@ BACKENDS: dict[str, str] = {
 }
 """Name -> "module:function" of its probe; imported only when asked, since some need their own libraries."""
 
-AUTO_ORDER = {"cpu": ("cpu",), "cuda": ("triton", "fa3", "flash-attn")}
+AUTO_ORDER = {"cpu": ("cpu",), "cuda": ("fa3", "triton", "flash-attn")}
 
 
 def probe_reference(context: ProbeContext) -> ProbeResult:

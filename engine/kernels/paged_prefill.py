@@ -6,11 +6,28 @@ may see, then those on the diagonal. A row's keys are its cached prefix and this
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.common import LOG2E, ceil_div, launch_options, wait_for_previous_kernel
+
+
+class Tiling(NamedTuple):
+    """Queries and keys of a tile, and how it is launched."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+
+
+SHORT = Tiling(64, 32, 4, 3)
+LONG = Tiling(128, 64, 8, 2)
+SHORT_QUERIES = 512
+"""Chunks up to there are faster in small tiles: fewer of their queries and keys are padding."""
 
 
 @triton.jit
@@ -140,14 +157,12 @@ def paged_prefill(
     first_row: int = 0,
     window: int | None = None,
     out: torch.Tensor | None = None,
-    block_m: int = 128,
-    block_n: int = 64,
-    num_warps: int = 8,
-    num_stages: int = 2,
+    tiling: Tiling | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:  # [tokens, heads, head_dim]
     """Rows first_row .. rows - 1 of a ragged step; the tokens of other rows are left as they are."""
     heads, head_dim = query.shape[1], query.shape[2]
+    block_m, block_n, num_warps, num_stages = tiling or (SHORT if max_query_len <= SHORT_QUERIES else LONG)
     page, kv_heads = key_cache.shape[1], key_cache.shape[2]
     if query.dtype == torch.float32:  # float32 tiles are twice as large and use no tensor cores
         block_m, block_n = min(block_m, 32), min(block_n, 32)

@@ -34,8 +34,9 @@ BUSY_FLOP = 13e12
 """A step of so much arithmetic takes about 20 ms, and larger ones are hardly more efficient."""
 LAUNCH_FLOP = 7e12
 """A step of so much takes twice as long as the host needs to launch it kernel by kernel: it needs no graph."""
-COMPILED_SIZES = (1, 2, 8, 16, 24, 40, 80, 128)
-"""Decode rows from which on other kernels, or other compilations of them, are used."""
+COMPILED_FIRST = (1, 8, 16, 2, 24, 40, 4, 48, 56, 112)
+"""Decode rows from which on other kernels, or other compilations of them, are used; the slowest first."""
+COMPILERS = 10
 WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
 
 
@@ -259,7 +260,7 @@ class CudaRunner:
         self._grammars.forget(slot)
 
     def warm_up(self) -> None:
-        """Compile kernels and capture decode steps. Every row is padding, so the dummy block alone is written."""
+        """Compile kernels and capture steps. Every row is padding, so the dummy block alone is written."""
         if self._eager:
             return
         with torch.inference_mode():
@@ -269,21 +270,23 @@ class CudaRunner:
             for tokens in (CHUNK_TOKENS[0], 2048, 8192):
                 if tokens <= self._limits.max_num_batched_tokens:
                     self._pretend_chunk(tokens)
+        while self.prepare_more():
+            pass
         torch.cuda.synchronize()
 
     def _compile(self) -> None:
-        """Run steps of sizes that differ in their kernels, each in a thread: compilers run side by side."""
-        self._rehearse(self._sizes[-1])  # makes what all share
+        """Run a step of each size in a thread of its own: compilers run side by side."""
 
         def rehearse(size: int) -> None:
             with torch.inference_mode(), torch.cuda.device(self.device):
                 self._rehearse(size)
 
-        with ThreadPoolExecutor(max_workers=len(COMPILED_SIZES)) as pool:
-            list(pool.map(rehearse, [size for size in COMPILED_SIZES if size in self._sizes]))
+        first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
+        with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
+            list(pool.map(rehearse, [*first, *(size for size in self._sizes if size not in first)]))
 
     def prepare_more(self) -> bool:
-        """Capture one graph that was not worth waiting for at the start, or that service has missed."""
+        """Capture one graph that is planned, or that service has missed."""
         while self._later:
             graphs, shape = self._later.popleft()
             if not graphs.ready(shape):

@@ -7,7 +7,7 @@ import torch
 
 from engine.kernels import reference
 from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
-from engine.kernels.paged_prefill import paged_prefill
+from engine.kernels.paged_prefill import Tiling, paged_prefill
 from tests.support.paged import PagedBatch, paged_batch, relative_error
 
 GROUPS = [(1, 1), (2, 2), (4, 1), (5, 1), (7, 2), (8, 1)]
@@ -87,8 +87,7 @@ def prefill(batch: PagedBatch, first_row: int = 0, window: int | None = None) ->
         batch.scale,
         first_row=first_row,
         window=window,
-        block_m=32,
-        block_n=32,
+        tiling=Tiling(32, 32, 4, 2),
     )
 
 
