@@ -85,7 +85,7 @@ class EngineBackend:
         """Starts the engine and reads the checkpoint's small files; returns before either is done."""
         self._changed = asyncio.Event()
         self._run_dir = self._given_run_dir or tempfile.mkdtemp(prefix="oai-server-")
-        self._link = EngineLink(self._run_dir, self._on_change)
+        self._link = EngineLink(self._run_dir, self._on_change, self._on_culprit)
         self._admission = Admission(self._link, self._options.limits)
         self._link.client.open()
         self._supervisor: Supervisor | None = None
@@ -295,6 +295,10 @@ class EngineBackend:
             link.fail_all(NOT_RUNNING)
         self._changed.set()
         self._changed.clear()
+
+    def _on_culprit(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.note_culprit()
 
     def _complete_facts(self) -> None:
         info = self._link.info

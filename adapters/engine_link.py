@@ -27,8 +27,13 @@ class EngineLink:
     When the engine dies the choices stay; the next one gets them with the tokens they have.
     """
 
-    def __init__(self, run_dir: str, on_change: Callable[[], None]) -> None:
-        """`on_change` is called after a welcome, after a loss and when loading goes on."""
+    def __init__(
+        self, run_dir: str, on_change: Callable[[], None], on_culprit: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_change` is called after a welcome, after a loss and when loading goes on.
+
+        `on_culprit`: when a request is refused because it has killed engines.
+        """
         self.client = EngineClient(run_dir, self)
         self.info: EngineInfo | None = None
         self.progress = Progress(0, "process", 0.0)
@@ -40,6 +45,7 @@ class EngineLink:
         self.num_waiting_tokens = 0
         self._run_dir = run_dir
         self._on_change = on_change
+        self._on_culprit = on_culprit
         self._epoch = 0
         self._connected = False
         self._choices: dict[str, Choice] = {}
@@ -95,7 +101,7 @@ class EngineLink:
             choice = choices.get(output.request_id)
             if choice is None:
                 continue
-            if not choice.progressed and output.token_ids:
+            if output.token_ids and (not choice.progressed or self._recovery.waits_for_tokens):
                 choice.progressed = True
                 self._start(choice)
                 self._send(self._recovery.progressed(output.request_id))
@@ -130,10 +136,13 @@ class EngineLink:
         """The engine has died. Those that are refused are told; the others wait for the next one."""
         self._connected = False
         ran = self._started_in(self._epoch)
-        for request_id in self._recovery.engine_died(ran):
+        own = {request_id.partition("-")[0] for request_id in self._choices}
+        strangers = any(request_id and request_id.partition("-")[0] not in own for request_id in ran)
+        for request_id in self._recovery.engine_died(ran, strangers):
             choice = self._choices.get(request_id)
             if choice is None:
                 continue
+            self._on_culprit()
             name = choice.generation.request_id
             logger.error("request %s was running when the engine died again; it is refused", name)
             choice.generation.fail(

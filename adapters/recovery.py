@@ -1,9 +1,11 @@
 """Which requests go to a new engine, in which order, and which one is refused for killing engines. Pure logic.
 
 After a death every request that was in a forward pass is a suspect. A token since the previous death clears it of
-that one. A request without a token in two deaths in a row is refused if it is the only one; if there are several, the
-next engine gets them one at a time, each after the one before has had a token, so that the guilty one is alone when
-the third engine dies and the others are spared. Requests that no engine has begun yet come last.
+that one. Nobody is refused for a death that others were present at. A request that was running in two deaths in a row
+without a token between them is run by itself on the next engine before all others, until it has had a few tokens, and
+refused if that engine dies as well. So two that kill engines in each other's company cost none of their neighbours.
+One that has tokens in every life and still kills is found in the same way after some deaths, in trials that grow longer
+from one to the next.
 """
 
 from __future__ import annotations
@@ -13,7 +15,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 MAX_DEATHS = 16
-"""Deaths that any one request may live through, whatever it produced in between."""
+"""Deaths that a request without company may live through, whatever it produced in between."""
+DEATHS_A_TRIAL = 4
+"""Every 4th death that a request was present at puts it on trial, tokens or not."""
+TRIAL_TOKENS = 2
+TRIAL_GROWTH = 4
+"""Tokens that end a first trial, and how many times more each further one takes."""
 
 
 @dataclass(slots=True)
@@ -21,9 +28,19 @@ class _Record:
     strikes: int = 0
     """Deaths in a row in which it was running, without a token between them."""
     deaths: int = 0
+    trials: int = 0
+    """Those that it has passed."""
+    deaths_alone: int = 0
+    """On trial, after a token."""
+    on_trial: bool = False
     submitted: bool = True
-    progressed: bool = False
-    """A token has come from the present (or, after a death, from the last) engine."""
+    num_steps: int = 0
+    """Steps with a token of the present (or, after a death, of the last) engine, as far as they were reported."""
+
+    @property
+    def needed_steps(self) -> int:
+        """After so many, others may join it."""
+        return TRIAL_TOKENS * TRIAL_GROWTH**self.trials if self.on_trial else 1
 
 
 class Recovery:
@@ -35,7 +52,7 @@ class Recovery:
         self._newcomers: list[str] | None = None
         """The last group in `_held`, if it is of requests that came in meanwhile."""
         self._unproven: set[str] = set()
-        """Submitted requests whose first token is awaited before the next group is let in."""
+        """Submitted requests whose tokens are awaited before the next group is let in."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -45,12 +62,17 @@ class Recovery:
         """Requests that are kept from the engine until others have had a token."""
         return sum(map(len, self._held))
 
+    @property
+    def waits_for_tokens(self) -> bool:
+        """Every step with tokens must be told to `progressed`, not only a request's first."""
+        return bool(self._unproven)
+
     def add(self, request_ids: Sequence[str]) -> tuple[str, ...]:
         """New requests. Returns those to submit; while suspects are on trial, newcomers would blur the evidence."""
-        on_trial = bool(self._held or self._unproven)
+        wait = bool(self._held or self._unproven)
         for request_id in request_ids:
-            self._records[request_id] = _Record(submitted=not on_trial)
-        if not on_trial:
+            self._records[request_id] = _Record(submitted=not wait)
+        if not wait:
             return tuple(request_ids)
         if self._newcomers is None:
             self._newcomers = []
@@ -59,11 +81,16 @@ class Recovery:
         return ()
 
     def progressed(self, request_id: str) -> tuple[str, ...]:
-        """A token came. Returns requests to submit."""
+        """A step brought tokens. Returns requests to submit."""
         record = self._records.get(request_id)
         if record is None:
             return ()
-        record.progressed = True
+        record.num_steps += 1
+        if record.num_steps < record.needed_steps:
+            return ()
+        if record.on_trial:
+            record.on_trial = False
+            record.trials += 1
         return self._cleared(request_id)
 
     def remove(self, request_id: str) -> tuple[str, ...]:
@@ -71,47 +98,55 @@ class Recovery:
         self._records.pop(request_id, None)
         return self._cleared(request_id)
 
-    def engine_died(self, ran: Collection[str]) -> tuple[str, ...]:
-        """`ran`: requests that were in a forward pass of this engine. Returns the requests to refuse."""
-        guilty: list[str] = []
-        worn_out: list[str] = []
-        for request_id, record in self._records.items():
-            if record.submitted and request_id in ran:
-                record.strikes = 1 if record.progressed else record.strikes + 1
-                record.deaths += 1
-                if record.strikes >= 2:
-                    guilty.append(request_id)
-                elif record.deaths >= MAX_DEATHS:
-                    worn_out.append(request_id)
-            record.submitted = False
-        self._reset()
-        refused = (*guilty, *worn_out) if len(guilty) == 1 else tuple(worn_out)
+    def engine_died(self, ran: Collection[str], strangers: bool = False) -> tuple[str, ...]:
+        """`ran`: requests that were in a forward pass of this engine. Returns the requests to refuse.
+
+        `strangers`: others were, too, that nobody here can hold back; then it takes one death more to refuse one.
+        """
+        running = [
+            request_id for request_id, record in self._records.items() if record.submitted and request_id in ran
+        ]
+        for request_id in running:
+            record = self._records[request_id]
+            record.strikes = 1 if record.num_steps else record.strikes + 1
+            record.deaths += 1
+        refused = [running[0]] if len(running) == 1 and self._is_guilty(running[0], strangers) else []
         for request_id in refused:
             del self._records[request_id]
-        return refused
+        if len(running) > 1 or strangers:
+            for record in [self._records[request_id] for request_id in running if request_id not in refused]:
+                record.on_trial |= record.strikes >= 2 or record.deaths % DEATHS_A_TRIAL == 0
+        for record in self._records.values():
+            record.submitted = False
+        self._reset()
+        return tuple(refused)
 
     def engine_ready(self) -> tuple[str, ...]:
         """A new engine (or one that has forgotten us) takes requests. Returns those to submit first."""
         self._reset()
         proven: list[str] = []
         doubtful: list[str] = []
-        suspects: list[str] = []
         untried: list[str] = []
         for request_id, record in self._records.items():
-            if record.strikes >= 2:
-                suspects.append(request_id)
-            elif record.strikes == 1:
-                (proven if record.progressed else doubtful).append(request_id)
+            if record.on_trial:
+                self._held.append([request_id])
+            elif record.strikes:
+                (proven if record.num_steps else doubtful).append(request_id)
             else:
                 untried.append(request_id)
-            record.progressed = False
+            record.num_steps = 0
             record.submitted = False
         self._held.extend(group for group in (proven, doubtful) if group)
-        self._held.extend([request_id] for request_id in suspects)
         if untried:
             self._held.append(untried)
             self._newcomers = untried
         return self._next_groups()
+
+    def _is_guilty(self, request_id: str, strangers: bool) -> bool:
+        """Of a death at which nobody else of ours was present."""
+        record = self._records[request_id]
+        record.deaths_alone += record.on_trial and record.num_steps > 0
+        return record.strikes >= 2 + strangers or record.deaths_alone >= 2 + strangers or record.deaths >= MAX_DEATHS
 
     def _cleared(self, request_id: str) -> tuple[str, ...]:
         self._unproven.discard(request_id)

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from engine.config import EngineConfig
-from engine.process.messages import LastWords, Launch
+from engine.process.messages import LastWords, Launch, started_path
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ class SupervisorLimits(msgspec.Struct, frozen=True):
     idle_timeout_s: float = 10.0
     """... and of one that uses no processor time meanwhile: it computes nothing, so it hangs."""
     max_failures: int = 5
-    """Engines in a row that died before they had produced anything; then the supervisor gives up."""
+    """Engines in a row that died before they had begun any request; then the supervisor gives up."""
+    max_failures_at_work: int = 64
+    """The same for engines that had begun some but produced nothing: requests that kill are sought by such deaths."""
     healthy_after_s: float = 10.0
     """An engine that lived this long after it was ready counts as a success even if nobody asked it anything."""
     backoff_s: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -84,6 +86,8 @@ class Supervisor:
         self.epoch = 0
         self.restarts = 0
         self._silence: _Silence | None = None
+        self._failures = 0
+        self._failures_at_work = 0
 
     @property
     def engine_pid(self) -> int | None:
@@ -118,19 +122,25 @@ class Supervisor:
             self._ready_s = asyncio.get_running_loop().time()
             self._change("ready")
 
+    def note_culprit(self) -> None:
+        """A request was refused for the last death: that one shall not count, since no other engine will meet it."""
+        self._failures_at_work = max(self._failures_at_work - 1, -1)
+
     async def _supervise(self) -> None:
-        failures = 0
         while True:
             pauses = self._limits.backoff_s
-            await asyncio.sleep(pauses[min(failures, len(pauses) - 1)])
+            # Deaths at work come to an end, each with a request refused or put on trial: no long pause between them.
+            step = self._failures + min(max(self._failures_at_work, 0), 2)
+            await asyncio.sleep(pauses[min(step, len(pauses) - 1)])
             outputs_before = self._heard.outputs_heard
             self.reason, permanent = await self._live_through_one_engine()
             if self.state == "stopped":
                 return
             logger.error("the engine's process (epoch %d) ended: %s", self.epoch, self.reason)
-            failures = 1 if self._was_useful(outputs_before) else failures + 1
-            if permanent or failures > self._limits.max_failures:
+            self._count_failure(self._was_useful(outputs_before))
+            if permanent or self._has_failed_too_often():
                 if not permanent:
+                    failures = self._failures + self._failures_at_work
                     self.reason = (
                         f"the engine died {failures} times in a row without any progress; last: {self.reason}"
                     )
@@ -138,6 +148,23 @@ class Supervisor:
                 return
             self.restarts += 1
             self._change("restarting")
+
+    def _count_failure(self, useful: bool) -> None:
+        if useful:
+            self._failures, self._failures_at_work = 1, 0
+        elif self._had_begun_requests():
+            self._failures_at_work += 1
+        else:
+            self._failures += 1
+
+    def _has_failed_too_often(self) -> bool:
+        limits = self._limits
+        return self._failures > limits.max_failures or self._failures_at_work > limits.max_failures_at_work
+
+    def _had_begun_requests(self) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.getsize(started_path(self._run_dir, self.epoch)) > 0
+        return False
 
     def _was_useful(self, outputs_before: int) -> bool:
         if self._ready_s is None:

@@ -26,6 +26,8 @@ from tests.support.fault_runner import expected_text, next_token
 
 INFO = EngineInfo("a", 260, 999, 8, 99, 16, 99, 0, 0, "none", "x", "x", "x", "x", 0.0, 0)
 POISON = "poison"
+"""It kills as soon as it runs; VENOM after two tokens of each of its lives."""
+VENOM = "venom"
 
 
 class Engine:
@@ -57,7 +59,9 @@ class Engine:
             self.path.write_text("\n".join(self.started))
         outputs: list[RequestOutput] = []
         for request_id, (request, tokens) in running:
-            if bytes(request.prompt_token_ids).startswith(POISON.encode()):
+            prompt = bytes(request.prompt_token_ids).decode()
+            known = len(request.prompt_token_ids) + len(request.resumed_token_ids)
+            if prompt.startswith(POISON) or (prompt.startswith(VENOM) and len(tokens) - known >= 2):
                 return None
             tokens.append(next_token(request.sampling.seed, len(tokens), tokens[-1]))
             done = len(tokens) - len(request.prompt_token_ids) >= request.sampling.max_tokens
@@ -94,7 +98,8 @@ class World:
 
     def arrive(self, number: int) -> asyncio.Task[None]:
         rng = self.rng
-        prompt = f"{POISON if rng.random() < 0.06 else 'p'} {number}"
+        kind = rng.choices((POISON, VENOM, "p"), (6, 2, 92))[0]
+        prompt = f"{kind} {number}"
         whole = expected_text(prompt, number, 12)
         stop = (whole[8:11],) if rng.random() < 0.3 else ()
         sampling = SamplingParams(max_tokens=12, seed=number)
@@ -141,6 +146,8 @@ class World:
             self.link.on_outputs(self.late.pop())
         outputs = self.engine.step()
         accident = rng.random() < 0.03 and outputs is not None and not outputs.started  # never by accident twice
+        if len(self.engine.live) <= 1 and self.link._recovery.waits_for_tokens:
+            accident = False  # nobody could tell it from the guilt of the one on trial
         if outputs is None or accident:
             self.engine = None
             if outputs is not None and rng.random() < 0.5:  # it came through before the death, or it comes too late
@@ -173,7 +180,7 @@ async def live_through(seed: int, tokenizer: Tokenizer, run_dir: Path) -> None:
         assert whole.startswith(text), f"seed {seed}: {prompt!r} got {text!r}, not a prefix of {whole!r}"
         if end in ("stop", "length"):
             assert text == (whole[:8] if end == "stop" else whole), f"seed {seed}: {prompt!r} was cut at {text!r}"
-        assert end != "refused" or prompt.startswith(POISON), f"seed {seed}: {prompt!r} was refused"
+        assert end != "refused" or prompt.startswith((POISON, VENOM)), f"seed {seed}: {prompt!r} was refused"
         assert end in ("refused", "left") or not prompt.startswith(POISON), f"seed {seed}: {prompt!r} {end}"
     assert len(world.link) == 0, f"seed {seed}"
     assert world.link.num_waiting == 0 == world.link.num_waiting_tokens, f"seed {seed}"
