@@ -1,7 +1,8 @@
 """A runner without a model for tests with real processes. Its tokens are computable, and prompts can break it.
 
 Token ids below 256 are bytes. A prompt that holds `KILL@3` kills the process when its third output token is due
-(`@0`: in its prefill); HANG stops it, RAISE fails the step, LOST fails it like a broken device, NAN fails the row.
+(`@0`: in its prefill); HANG stops it, RAISE fails the step, OOM for lack of memory, LOST like a broken device; NAN
+fails the row; from BYTES on its bytes are often no UTF-8, and WILD gives one token id that does not exist.
 The folder's `script.json` sets speeds and failing loads.
 """
 
@@ -26,7 +27,11 @@ from engine.runner.batch import PendingStep, SampledToken, StepBatch, StepResult
 
 VOCAB_SIZE = 260
 IM_START, IM_END, END_OF_TEXT = 256, 257, 258
-FAULT = re.compile(r"(KILL|HANG|RAISE|LOST|NAN)@(\d+)")
+FAULT = re.compile(r"(KILL|HANG|RAISE|OOM|LOST|NAN|BYTES|WILD)@(\d+)")
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
 
 
 class Script(msgspec.Struct):
@@ -85,13 +90,20 @@ class FaultRunner:
             if not row.samples:
                 sampled.append(None)
                 continue
-            tokens = row.sequence.token_ids
-            sampled.append(SampledToken(next_token(row.sequence.request.sampling.seed, len(tokens), tokens[-1])))
+            sampled.append(SampledToken(self._next(row.sequence)))
         return FaultStep(StepResult(tuple(sampled), failed=failed))
 
+    def _next(self, sequence: Sequence) -> int:
+        tokens, seed = sequence.token_ids, sequence.request.sampling.seed
+        fault, produced = _fault_of(sequence), len(tokens) - sequence.num_prompt
+        if fault is not None and fault[1] == "BYTES" and produced >= int(fault[2]):
+            return strange_byte(seed, len(tokens))
+        if fault is not None and fault[1] == "WILD" and produced == int(fault[2]):
+            return 2**31 - 1
+        return next_token(seed, len(tokens), tokens[-1])
+
     def _break(self, sequence: Sequence, produced: int, failed: dict[str, str]) -> None:
-        prompt = bytes(i for i in sequence.request.prompt_token_ids if i < 256).decode(errors="replace")
-        fault = FAULT.search(prompt)
+        fault = _fault_of(sequence)
         if fault is None or produced < int(fault[2]):
             return
         match fault[1]:
@@ -101,6 +113,8 @@ class FaultRunner:
                 time.sleep(3600)
             case "RAISE":
                 raise ValueError("a planted failure")
+            case "OOM":
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             case "LOST":
                 raise RuntimeError("CUDA error: device-side assert triggered")
             case "NAN":
@@ -117,6 +131,16 @@ class FaultRunner:
 
     def close(self) -> None:
         pass
+
+
+def strange_byte(seed: int | None, position: int) -> int:
+    """Beginnings and ends of characters in any order, and what is in no UTF-8."""
+    choices = b"\xe5\xad\x97\xf0\x9f\x98\x80a\xff\xc0\xed\xa0"
+    return choices[zlib.crc32(b"%d,%d" % (seed or 0, position)) % len(choices)]
+
+
+def _fault_of(sequence: Sequence) -> re.Match[str] | None:
+    return FAULT.search(bytes(i for i in sequence.request.prompt_token_ids if i < 256).decode(errors="replace"))
 
 
 def build(config: EngineConfig, report: Callable[[str, float, str], None]) -> tuple[FaultRunner, EngineInfo]:
