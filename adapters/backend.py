@@ -164,6 +164,16 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens_by_choice: tuple[int, ...] = ()
 
 
+class ChoiceTimes(msgspec.Struct, frozen=True, gc=False):
+    """When a choice passed the stations of its way; all on the clock of time.monotonic()."""
+
+    arrival_s: float
+    scheduled_s: float
+    """It left the queue."""
+    first_token_s: float
+    last_token_s: float
+
+
 class Generation(Protocol):
     """A running (admitted) generation of n choices over one prompt."""
 
@@ -187,6 +197,11 @@ class Generation(Protocol):
     @property
     def prompt_logprobs(self) -> tuple[PositionLogprobs | None, ...]:
         """After the first delta, when asked for."""
+        ...
+
+    @property
+    def times(self) -> tuple[ChoiceTimes | None, ...]:
+        """Of the choices in order, once they have ended; None for one without a token."""
         ...
 
     def cancel(self) -> None:

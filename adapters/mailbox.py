@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from adapters.backend import ChoiceDelta, PositionLogprobs, Usage
+from adapters.backend import ChoiceDelta, ChoiceTimes, PositionLogprobs, Usage
 from adapters.backend_options import BackendLimits
 from adapters.logprobs import prompt_logprobs
 from adapters.output_assembler import OutputAssembler, OutputPlan
 from engine.errors import EngineError, RequestFailedError
-from engine.request import EngineRequest, FinishReason, RequestOutput, TokenLogprobs
+from engine.request import EngineRequest, FinishReason, RequestOutput, RequestTimes, TokenLogprobs
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +43,9 @@ class Choice:
     stop_token_id: int | None = None
     num_kept: int = 0
     """Output tokens up to the stop string that ended it."""
+    times: RequestTimes | None = None
+    """Of its first token, from whichever engine that came."""
+    ended_s: float = 0.0
     done: bool = False
     """Its last delta was handed out."""
 
@@ -112,6 +115,8 @@ class EngineGeneration:
             if output.logprobs:
                 choice.logprobs += output.logprobs
             self._unread += len(output.token_ids)
+        if output.times is not None and choice.times is None:
+            choice.times = output.times
         if output.cached_tokens and len(choice.token_ids) <= 1:
             self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
         if output.prompt_logprobs:
@@ -185,6 +190,10 @@ class EngineGeneration:
 
     # ---- time
 
+    @property
+    def times(self) -> tuple[ChoiceTimes | None, ...]:
+        return tuple([_times_of(choice) for choice in self.choices])
+
     def fail_after(self, delay_s: float, make_error: Callable[[], EngineError | None]) -> None:
         """After `delay_s` the request fails with the error that `make_error` then returns, if it returns one."""
 
@@ -233,6 +242,7 @@ class EngineGeneration:
 
     def _close(self, choice: Choice, reason: FinishReason, stop_token_id: int | None) -> None:
         choice.reason, choice.stop_token_id = reason, stop_token_id
+        choice.ended_s = time.monotonic()
         self._num_open -= 1
         if not self._stream:
             self._dirty[choice] = None
@@ -244,6 +254,7 @@ class EngineGeneration:
         dropped = [choice for choice in self.choices if choice.reason is None]
         for choice in dropped:
             choice.reason = reason
+            choice.ended_s = time.monotonic()
         self._num_open = 0
         if not self._stream:
             self._dirty.clear()
@@ -263,6 +274,13 @@ class EngineGeneration:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+
+
+def _times_of(choice: Choice) -> ChoiceTimes | None:
+    times = choice.times
+    if times is None or not choice.token_ids:
+        return None
+    return ChoiceTimes(choice.request.arrival_s, times.scheduled_s, times.first_token_s, choice.ended_s)
 
 
 def _joined(first: ChoiceDelta, last: ChoiceDelta) -> ChoiceDelta:

@@ -4,8 +4,8 @@ After a death every request that was in a forward pass is a suspect. A token sin
 that one. Nobody is refused for a death that others were present at. A request that was running in two deaths in a row
 without a token between them is run by itself on the next engine before all others, until it has had a few tokens, and
 refused if that engine dies as well. So two that kill engines in each other's company cost none of their neighbours.
-One that has tokens in every life and still kills is found in the same way after some deaths, in trials that grow longer
-from one to the next.
+One that has tokens in every life and still kills is found in the same way after some deaths, in trials that grow
+longer from one to the next.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from engine.runner.batch import ModelRunner, PendingStep, StepBatch
 from engine.scheduling.intake import finished_before_start, make_sequence
 from engine.scheduling.policies import make_policy
 from engine.scheduling.policy import SchedulingPolicy
+from engine.scheduling.queue_watch import oldest_of
 from engine.scheduling.results import ResultCollector
 from engine.scheduling.scheduler import Scheduler
 
@@ -125,11 +126,13 @@ class EngineCore:
         """A snapshot; cheap enough for every heartbeat."""
         pool, results = self.memory.pool, self.results
         held = self.scheduler.running
+        waiting = self.scheduler.waiting
+        oldest = oldest_of(waiting) if waiting else None
         empty = sum(len(s.block_table) * self.memory.block_size - s.num_tokens for s in held if s.block_table)
         (then, tokens), now = self._rate[0], self._clock()
         return EngineStats(
             num_running=len(held),
-            num_waiting=len(self.scheduler.waiting),
+            num_waiting=len(waiting),
             kv_blocks_total=pool.num_usable,
             kv_blocks_used=pool.used,
             kv_blocks_cached=pool.idle,
@@ -145,6 +148,9 @@ class EngineCore:
             requests_aborted=self._num_aborted,
             steps=self._num_steps,
             tokens_per_s=(results.generated_tokens - tokens) / (now - then) if now > then else 0.0,
+            policy=self.scheduler.policy.name,
+            oldest_wait_s=max(0.0, now - oldest.request.arrival_s) if oldest else 0.0,
+            oldest_bypassed=self.scheduler.queue_watch.bypassed(oldest) if oldest else 0,
         )
 
     def reset_prefix_cache(self) -> None:

@@ -65,6 +65,14 @@ class RequestFault(msgspec.Struct, frozen=True, array_like=True, gc=False):
     code: str | None = None
 
 
+class RequestTimes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """On the clock of `EngineRequest.arrival_s`."""
+
+    scheduled_s: float
+    """When it left the queue, for the first time."""
+    first_token_s: float
+
+
 class RequestOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one step added to one request. A step yields one list of these."""
 
@@ -84,6 +92,8 @@ class RequestOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """For finish_reason error: what went wrong, fit for the client."""
     fault: RequestFault | None = None
     """For finish_reason error: None when the engine is to blame."""
+    times: RequestTimes | None = None
+    """With the first output."""
 
 
 class Phase(enum.Enum):
@@ -124,6 +134,8 @@ class Sequence:
     """Prompt and output together never exceed this many tokens (max_tokens, context and memory)."""
     stop_ids: frozenset[int] = frozenset()
     """Every id that ends it: the model's and the request's own."""
+    scheduled_s: float = 0.0
+    """When it was admitted for the first time."""
     started: bool = False
     """Whether its first output was sent."""
     block_keys: list[bytes] = field(default_factory=list)
@@ -172,3 +184,8 @@ class EngineStats(msgspec.Struct, frozen=True):
     steps: int = 0
     tokens_per_s: float = 0.0
     """Generated tokens per second over the last few seconds."""
+    policy: str = ""
+    oldest_wait_s: float = 0.0
+    """How long the oldest waiting request has waited; 0: none waits."""
+    oldest_bypassed: int = 0
+    """Admissions of younger requests while the oldest one waits."""

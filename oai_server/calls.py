@@ -10,6 +10,7 @@ import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, GenerationRequest, Usage
 from engine.errors import EngineOverloadedError
+from oai_server.books import observe_times
 from oai_server.record import RequestRecord
 from oai_server.services import Services
 
@@ -39,6 +40,11 @@ async def admit(services: Services, record: RequestRecord, requests: Sequence[Ge
 class Call:
     """Owned by one request. `close` must be called, whatever happens; it cancels what still runs."""
 
+    __slots__ = (
+        *("_closed", "_finished", "_first_s", "_intervals", "_last_s", "_max_tokens"),
+        *("choices_per_prompt", "generations", "num_choices", "record", "services"),
+    )
+
     def __init__(self, services: Services, record: RequestRecord, requests: Sequence[GenerationRequest]) -> None:
         self.services = services
         self.record = record
@@ -50,7 +56,7 @@ class Call:
         self._first_s = 0.0
         self._last_s = 0.0
         self._closed = False
-        self._observe_interval = services.telemetry.inter_token_latency.observe
+        self._intervals = services.telemetry.inter_token_latency
 
     # ---- output
 
@@ -131,8 +137,8 @@ class Call:
 
     # ---- books
 
-    def count_output(self, deltas: Sequence[ChoiceDelta]) -> None:
-        """Times and finish reasons of what the consumer just took."""
+    def count_output(self, deltas: Sequence[ChoiceDelta]) -> bool:
+        """Times and finish reasons of what the consumer just took. Returns whether every choice has ended."""
         now = time.perf_counter()
         if self._last_s == 0.0:
             self._first_s = now
@@ -140,11 +146,12 @@ class Call:
             self.services.telemetry.time_to_first_token.observe(self.record.first_token_s)
         else:
             count = len(deltas[0].token_ids) or 1
-            self._observe_interval((now - self._last_s) / count, count)
+            self._intervals.observe((now - self._last_s) / count, count)
         self._last_s = now
         for delta in deltas:
             if delta.finish_reason is not None:
                 self._count_finished((delta,))
+        return self.finished
 
     def _count_finished(self, deltas: Sequence[ChoiceDelta]) -> None:
         for delta in deltas:
@@ -177,7 +184,9 @@ class Call:
         telemetry.params_n.observe(self.choices_per_prompt)
         if self._max_tokens is not None:
             telemetry.params_max_tokens.observe(self._max_tokens)
+        streamed = self._last_s > 0.0
+        first_token_s = observe_times(telemetry, self.generations, self.record.seconds(), streamed=streamed)
+        self.record.first_token_s = self.record.first_token_s or first_token_s
         if self._last_s > self._first_s:
             decode_s = self._last_s - self._first_s
-            telemetry.decode_time.observe(decode_s)
             telemetry.time_per_output_token.observe(decode_s * self.num_choices / max(1, usage.completion_tokens - 1))

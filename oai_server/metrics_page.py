@@ -19,11 +19,14 @@ CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
 LABELS = ("model_name", "engine")
 
 HISTOGRAMS = (
-    ("vllm:time_to_first_token_seconds", "time_to_first_token", "Time to first token of streams."),
-    ("vllm:inter_token_latency_seconds", "inter_token_latency", "Time between tokens of streams."),
+    ("vllm:time_to_first_token_seconds", "time_to_first_token", "Time to first token."),
+    ("vllm:inter_token_latency_seconds", "inter_token_latency", "Time between tokens; of whole answers their mean."),
     ("vllm:request_time_per_output_token_seconds", "time_per_output_token", "Mean time per output token."),
     ("vllm:e2e_request_latency_seconds", "e2e_request_latency", "Whole request."),
-    ("vllm:request_decode_time_seconds", "decode_time", "First to last token of streams."),
+    ("vllm:request_queue_time_seconds", "queue_time", "Arrival to first scheduling of a sequence."),
+    ("vllm:request_prefill_time_seconds", "prefill_time", "First scheduling to first token."),
+    ("vllm:request_decode_time_seconds", "decode_time", "First to last token."),
+    ("vllm:request_inference_time_seconds", "inference_time", "First scheduling to last token."),
     ("vllm:request_prompt_tokens", "prompt_tokens", "Prompt tokens of a request."),
     ("vllm:request_generation_tokens", "generation_tokens", "Generated tokens of a request."),
     ("vllm:request_params_n", "params_n", "n of a request."),
@@ -36,6 +39,8 @@ GAUGES = (
     ("oai_server:kv_blocks_used", "kv_blocks_used", "KV blocks held by live requests."),
     ("oai_server:kv_blocks_cached", "kv_blocks_cached", "Unreferenced KV blocks kept for their content."),
     ("oai_server:kv_fragmentation", "kv_fragmentation", "Share of slots in used blocks without a token."),
+    ("oai_server:oldest_waiting_seconds", "oldest_wait_s", "How long the oldest waiting sequence has waited."),
+    ("oai_server:oldest_waiting_bypassed", "oldest_bypassed", "Younger sequences admitted before it."),
     ("oai_server:tokens_per_second", "tokens_per_s", "Generated tokens a second, last few seconds."),
 )
 COUNTERS = (
@@ -95,6 +100,7 @@ class MetricsPage(Collector):
         telemetry = self._telemetry
         for name, attribute, text in HISTOGRAMS:
             yield self._family(name, text, getattr(telemetry, attribute))
+        yield self._policy_wait()
         success = CounterMetricFamily(
             "vllm:request_success", "Choices by finish reason.", labels=(*LABELS, "finished_reason")
         )
@@ -109,11 +115,25 @@ class MetricsPage(Collector):
             requests.add_metric(key.split(" "), float(count))
         yield requests
 
-    def _family(self, name: str, text: str, histogram: Histogram) -> Metric:
-        family = HistogramMetricFamily(name, text, labels=LABELS)
+    def _policy_wait(self) -> Metric:
+        """The queue times once more, in finer buckets and by the policy that orders the queue."""
+        labels = ((*LABELS, "policy"), (*self._labels, self._stats.policy or "unknown"))
+        return self._family(
+            "oai_server:queue_wait_seconds", "Time in the queue.", self._telemetry.queue_wait, *labels
+        )
+
+    def _family(
+        self,
+        name: str,
+        text: str,
+        histogram: Histogram,
+        labels: tuple[str, ...] = LABELS,
+        values: tuple[str, ...] | None = None,
+    ) -> Metric:
+        family = HistogramMetricFamily(name, text, labels=labels)
         buckets, total = [], 0
         for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
             total += count
             buckets.append((bound, float(total)))
-        family.add_metric(self._labels, buckets, sum_value=histogram.sum)
+        family.add_metric(values or self._labels, buckets, sum_value=histogram.sum)
         return family

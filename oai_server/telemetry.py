@@ -59,7 +59,12 @@ class Telemetry(msgspec.Struct):
     inter_token_latency: Histogram = _histogram(SECONDS_TOKEN)
     time_per_output_token: Histogram = _histogram(SECONDS_TOKEN)
     e2e_request_latency: Histogram = _histogram(SECONDS_LONG)
+    queue_time: Histogram = _histogram(SECONDS_LONG)
+    queue_wait: Histogram = _histogram(SECONDS_SHORT)
+    """The same times in finer buckets."""
+    prefill_time: Histogram = _histogram(SECONDS_LONG)
     decode_time: Histogram = _histogram(SECONDS_LONG)
+    inference_time: Histogram = _histogram(SECONDS_LONG)
     prompt_tokens: Histogram = _histogram(TOKENS)
     generation_tokens: Histogram = _histogram(TOKENS)
     params_n: Histogram = _histogram(CHOICES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.request import FinishReason, Phase, RequestFault, RequestOutput, Sequence, TokenLogprobs
+from engine.request import FinishReason, Phase, RequestFault, RequestOutput, RequestTimes, Sequence, TokenLogprobs
 from engine.runner.batch import SampledToken, ScheduledRow, StepBatch, StepResult
 from engine.scheduling.intake import fault_of_row, finish_reason
 from engine.scheduling.scheduler import Scheduler
@@ -102,7 +102,14 @@ class ResultCollector:
         if sequence.request.sampling.prompt_logprobs is not None:
             prompt_logprobs = (None, *sequence.prompt_logprobs[: sequence.num_prompt - 1])
         return RequestOutput(
-            sequence.request_id, token_ids, reason, stop_id, logprobs, prompt_logprobs, sequence.num_cached
+            sequence.request_id,
+            token_ids,
+            reason,
+            stop_id,
+            logprobs,
+            prompt_logprobs,
+            sequence.num_cached,
+            times=RequestTimes(sequence.scheduled_s, self._scheduler.clock()),
         )
 
     def _take_prompt_logprobs(self, row: ScheduledRow, result: StepResult) -> None:

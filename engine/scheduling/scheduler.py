@@ -17,6 +17,7 @@ from engine.memory.sequence_memory import SequenceMemory
 from engine.request import Phase, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.scheduling.policy import SchedulingPolicy
+from engine.scheduling.queue_watch import QueueWatch
 
 DRAIN_STEPS = 10
 GROWTH_RESERVE_TOKENS = 32
@@ -52,6 +53,7 @@ class Scheduler:
         self.waiting: dict[Sequence, None] = {}
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.queue_watch = QueueWatch()
         self.held_back = False
         """A row got no block while results were outstanding: collect them before anyone is preempted."""
         # Every running row may want one token, so more slots than budget would leave some row without its turn.
@@ -60,7 +62,7 @@ class Scheduler:
         self._awaited: dict[Sequence, bytes] = {}
         self._blocked: tuple[int, int] | None = None
         self._num_arrivals = 0
-        self._clock = clock
+        self.clock = clock
 
     def add(self, sequence: Sequence) -> None:
         """A new or resumed sequence begins to wait."""
@@ -189,7 +191,7 @@ class Scheduler:
         budget, beside, reserve = self._room()
         if budget <= 0 and beside <= 0:
             return
-        for sequence in self.policy.admission_order(self.waiting, self._clock()):
+        for sequence in self.policy.admission_order(self.waiting, self.clock()):
             if sequence in self._awaited and self.memory.is_computing(self._awaited[sequence]):
                 continue
             prefix = self.memory.find_prefix(sequence)
@@ -233,8 +235,10 @@ class Scheduler:
         sequence.slot = heapq.heappop(self._free_slots)
         if sequence.num_preemptions == 0:
             sequence.num_cached = sequence.num_computed
+            sequence.scheduled_s = self.clock()
         self.running.append(sequence)
         self.policy.admitted(sequence)
+        self.queue_watch.admitted(sequence, self.waiting)
 
     def _wait(self, sequence: Sequence) -> None:
         sequence.phase = Phase.WAITING

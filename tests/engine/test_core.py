@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
@@ -12,6 +14,7 @@ from engine.errors import ContextLengthError, EngineDeadError, RequestError
 from engine.request import EngineRequest, GrammarSpec, RequestOutput
 from engine.sampling_params import SamplingParams
 from engine.scheduling.intake import make_sequence
+from engine.scheduling.queue_watch import QueueWatch, oldest_of
 from engine.scheduling.shortest_first import FairShortestFirst
 from tests.support.scripted_runner import ScriptedRunner, expected_stream
 
@@ -211,6 +214,50 @@ def test_a_cancelled_request_leaves_nothing(runner: ScriptedRunner, phase: int) 
     assert core.stats().kv_blocks_used <= 3
     assert "gone" not in run_dry(core)
     assert core.stats().requests_aborted == 1
+
+
+def test_first_outputs_carry_times_and_stats_tell_of_the_oldest_in_the_queue(runner: ScriptedRunner) -> None:
+    now_s = 100.0
+    core = EngineCore(
+        EngineConfig(model_path="", max_num_seqs=1, max_num_batched_tokens=16, policy="sjf"),
+        runner,
+        clock=lambda: now_s,
+    )
+    core.add_request(make_request("first", (1, 2), max_tokens=3, arrival_s=99.0))
+    outputs = core.step()
+    core.add_request(make_request("oldest", (1, 2, 3), max_tokens=90, arrival_s=101.0))
+    for i in range(3):
+        core.add_request(make_request(f"short {i}", (4, i), max_tokens=2, arrival_s=102.0))
+    seen: list[tuple[int, float]] = []
+    while core.has_work():
+        now_s += 1.0
+        outputs += core.step()
+        seen.append((core.stats().oldest_bypassed, core.stats().oldest_wait_s))
+    times = {o.request_id: o.times for o in outputs if o.times is not None}
+    assert list(times) == ["first", "short 0", "short 1", "oldest", "short 2"]
+    assert times["first"].scheduled_s == 100.0
+    assert all(t.scheduled_s <= t.first_token_s for t in times.values())
+    assert max(bypassed for bypassed, _ in seen) == 2
+    assert seen[-1] == (0, 0.0)
+    assert any(wait_s > 3 for _, wait_s in seen)
+    assert core.stats().policy == "sjf"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_bypass_count_is_the_slow_one(data: st.DataObject) -> None:
+    watch, waiting, slow = QueueWatch(), [], []
+    for number in range(data.draw(st.integers(1, 60))):
+        waiting.append(make_sequence(make_request(f"{number}", (1,)), number, 64, 64))
+        while waiting and data.draw(st.booleans()):
+            admitted = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            slow.append(admitted.number)
+            watch.admitted(admitted, waiting)
+        if waiting and data.draw(st.booleans()):
+            waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))  # its client has left
+        if waiting:
+            oldest = oldest_of(waiting)
+            assert watch.bypassed(oldest) == sum(number > oldest.number for number in slow)
 
 
 @pytest.mark.parametrize("phase", range(1, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from oai_server.app import make_services
@@ -39,6 +40,9 @@ VLLM_NAMES = (
     ),
     *(
         "vllm:request_decode_time_seconds_bucket",
+        "vllm:request_queue_time_seconds_bucket",
+        "vllm:request_prefill_time_seconds_bucket",
+        "vllm:request_inference_time_seconds_bucket",
         "vllm:request_prompt_tokens_bucket",
     ),
     *(
@@ -63,6 +67,9 @@ PAGE_NAMES = (
         "oai_server:kv_fragmentation",
         "oai_server:blocks_reused_total",
         "oai_server:tokens_per_second",
+        "oai_server:oldest_waiting_seconds",
+        "oai_server:oldest_waiting_bypassed",
+        "oai_server:queue_wait_seconds_bucket",
     ),
 )
 
@@ -90,7 +97,10 @@ def test_names_and_labels(server: LiveServer) -> None:
     samples = scrape(server)
     names = {name for name, _ in samples}
     assert not set(VLLM_NAMES) - names and not set(PAGE_NAMES) - names
-    assert ("vllm:num_requests_running", (("engine", "0"), ("model_name", "fake"))) in samples
+    plain = (("engine", "0"), ("model_name", "fake"))
+    for name in ("vllm:num_requests_running", "vllm:request_queue_time_seconds_count"):
+        assert (name, plain) in samples
+    assert ("oai_server:queue_wait_seconds_count", (*plain, ("policy", "unknown"))) in samples
 
 
 def test_what_a_request_adds(server: LiveServer) -> None:
@@ -102,8 +112,31 @@ def test_what_a_request_adds(server: LiveServer) -> None:
     server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5, "stream": True})
     server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5})
     server.wait_idle()
-    assert [total(server, name) - old for name, old in zip(counted, before, strict=True)] == [1, 4, 2, 10]
+    assert [total(server, name) - old for name, old in zip(counted, before, strict=True)] == [2, 8, 2, 10]
     assert total(server, "vllm:request_success_total", finished_reason="length") - done == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_engine_s_times_are_told_of_streams_and_whole_answers(server: LiveServer, stream: bool) -> None:
+    server.backend.script = Script(delay_s=0.02)
+    names = [f"vllm:request_{name}_time_seconds" for name in ("queue", "prefill", "decode", "inference")]
+    names += ["vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds", "oai_server:queue_wait_seconds"]
+    names.append("vllm:request_time_per_output_token_seconds")
+
+    def numbers(kind: str) -> dict[str, float]:
+        return {name: total(server, f"{name}_{kind}") for name in names}
+
+    counts, sums = numbers("count"), numbers("sum")
+    body = {"prompt": "a b", "max_tokens": 5, "n": 2, "stream": stream}
+    assert server.post("/v1/completions", body).status_code == 200
+    server.wait_idle()
+    new = {name: value - counts[name] for name, value in numbers("count").items()}
+    ttft, itl, tpot = new.pop(names[4]), new.pop(names[5]), new.pop(names[7])
+    assert set(new.values()) == {2}
+    assert (ttft, itl, tpot) == ((1, 4, 1) if stream else (1, 8, 2))
+    spent = {name: value - sums[name] for name, value in numbers("sum").items()}
+    assert 0.02 <= spent[names[4]] < 0.1
+    assert 0.08 <= spent[names[2]] / 2 <= spent[names[3]] / 2 < 0.4
 
 
 def test_rejections_and_aborts_are_counted(server: LiveServer) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import msgspec
 from adapters.backend import (
     ChatPrompt,
     ChoiceDelta,
+    ChoiceTimes,
     GenerationRequest,
     Health,
     Logprob,
@@ -71,6 +73,7 @@ class FakeGeneration:
         self._counts = [0] * request.params.n
         self._done = False
         self._tokens = _tokens(backend.script, request, prompt.text)
+        self._moments = [time.monotonic()]
         backend.live.add(self)
 
     async def __aiter__(self) -> AsyncIterator[tuple[ChoiceDelta, ...]]:
@@ -97,6 +100,7 @@ class FakeGeneration:
             if script.fail_after is not None and position >= script.fail_after and script.error is not None:
                 raise script.error
             await asyncio.sleep(script.delay_s)
+            self._moments.append(time.monotonic())
             last = position + len(step) == len(self._tokens)
             yield tuple(
                 _joined_all(
@@ -142,6 +146,13 @@ class FakeGeneration:
                 for i, (word, offset) in enumerate(zip(words[1:], offsets[1:], strict=True))
             ),
         )
+
+    @property
+    def times(self) -> tuple[ChoiceTimes | None, ...]:
+        """It waits for nothing; its prefill takes as long as a token."""
+        moments = self._moments
+        one = ChoiceTimes(moments[0], moments[0], moments[1], moments[-1]) if len(moments) > 1 else None
+        return (one,) * self.request.params.n
 
     def cancel(self) -> None:
         self._end(cancelled=True)
