@@ -41,7 +41,16 @@ class KeyRing:
                 found = known
         if scheme.lower() != b"bearer" or found is None:
             return None
-        return hashlib.sha256(b"cache salt" + found).hexdigest()[:16]
+        return _name(found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `identify` may return."""
+        return tuple([_name(digest) for digest in self._digests])
+
+
+def _name(digest: bytes) -> str:
+    return hashlib.sha256(b"cache salt" + digest).hexdigest()[:16]
 
 
 class RequireKey(ASGIMiddleware):

@@ -9,14 +9,11 @@ from adapters.backend import Generation
 from oai_server.telemetry import Telemetry
 
 
-def observe_times(
-    telemetry: Telemetry, generations: Sequence[Generation], age_s: float, *, streamed: bool
-) -> float | None:
+def observe_times(telemetry: Telemetry, generations: Sequence[Generation], age_s: float, *, streamed: bool) -> None:
     """Queue, prefill, decode and inference time of every choice that had a token.
 
     Streams have told the times of their tokens as their clients saw them. For whole answers the engine's count: time
-    to first token since the request came in, `age_s` ago, and the mean time between tokens. Returns that time to
-    first token.
+    to first token since the request came in, `age_s` ago, and the mean time between tokens.
     """
     began_s = time.monotonic() - age_s
     first_s: float | None = None
@@ -37,7 +34,5 @@ def observe_times(
                 interval_s = decode_s / (num_tokens - 1)
                 telemetry.inter_token_latency.observe(interval_s, num_tokens - 1)
                 telemetry.time_per_output_token.observe(interval_s)
-    if streamed or first_s is None:
-        return None
-    telemetry.time_to_first_token.observe(max(0.0, first_s - began_s))
-    return max(0.0, first_s - began_s)
+    if not streamed and first_s is not None:
+        telemetry.time_to_first_token.observe(max(0.0, first_s - began_s))

@@ -185,8 +185,7 @@ class Call:
         if self._max_tokens is not None:
             telemetry.params_max_tokens.observe(self._max_tokens)
         streamed = self._last_s > 0.0
-        first_token_s = observe_times(telemetry, self.generations, self.record.seconds(), streamed=streamed)
-        self.record.first_token_s = self.record.first_token_s or first_token_s
+        observe_times(telemetry, self.generations, self.record.seconds(), streamed=streamed)
         if self._last_s > self._first_s:
             decode_s = self._last_s - self._first_s
             telemetry.time_per_output_token.observe(decode_s * self.num_choices / max(1, usage.completion_tokens - 1))

@@ -25,10 +25,13 @@ from litestar.types import ControllerRouterHandler
 
 from adapters.backend import Backend
 from oai_server.app import create_app, make_services
+from oai_server.auth import KeyRing
 from oai_server.logs import configure_logging
 from oai_server.protocol import GuardedConfig
 from oai_server.server import Server
+from oai_server.services import Services
 from oai_server.settings import Settings
+from oai_server.shared_counts import CountedRequests, SharedCounts, SharedKeyLimiter, forget_worker
 from oai_server.shared_metrics import SharedMetrics
 from oai_server.signals import handled_signals
 from oai_server.sockets import connection_cap, listening_sockets
@@ -107,13 +110,27 @@ def run_worker(
     backend = make_backend(settings, worker)
     services = make_services(settings, backend)
     shared = SharedMetrics(services, Path(worker.metrics_dir), worker.index) if worker.metrics_dir else None
+    counts = _share_counts(services, worker) if worker.metrics_dir else None
     app = create_app(settings, backend, extra_routes=make_routes(), services=services)
     config = GuardedConfig(app, settings, max_connections=connection_cap(settings))
     server = Server(config, services, shared.publish if shared is not None else None)
     server.run(sockets=[listener])
+    if counts is not None:
+        counts.discard()
     if shared is not None:
         shared.discard()
     return server.exit_code
+
+
+def _share_counts(services: Services, worker: Worker) -> SharedCounts:
+    """From now on the limits of keys and /load mean all HTTP processes together."""
+    settings = services.settings
+    keys = KeyRing(settings.api_key).names or ("",)
+    counts = SharedCounts(Path(worker.metrics_dir or ""), worker.index, worker.count, keys)
+    services.limiter = SharedKeyLimiter(settings.max_concurrent_requests_per_key, counts)
+    services.live = CountedRequests(counts)
+    services.published_load = counts.total
+    return counts
 
 
 def base_url(settings: Settings, listener: socket.socket) -> str:
@@ -195,6 +212,7 @@ class _Parent:
                     self._exit_code = 1
                     return
                 logger.error("HTTP process %d ended with %s; starting another", index, process.exitcode)
+                forget_worker(Path(metrics_dir), index, len(self._workers))
                 await asyncio.sleep(RESTART_PAUSE_S)
                 self._workers[index] = self._start(index, metrics_dir)
             await asyncio.wait([asyncio.create_task(self._stopping.wait())], timeout=0.2)

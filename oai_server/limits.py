@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NoReturn
 
 from oai_server.errors import ApiError, retry_after
 
@@ -17,18 +18,21 @@ class KeyLimiter:
     def acquire(self, key: str) -> None:
         """Raises 429 when the key has all it may have. Every acquire needs its release."""
         if self.limit and self._running[key] >= self.limit:
-            raise ApiError(
-                429,
-                f"This API key already has {self.limit} requests running. Please try again later.",
-                code="rate_limit_exceeded",
-                headers=retry_after(1),
-            )
+            self.refuse()
         self._running[key] += 1
 
     def release(self, key: str) -> None:
         self._running[key] -= 1
         if self._running[key] <= 0:
             del self._running[key]
+
+    def refuse(self) -> NoReturn:
+        raise ApiError(
+            429,
+            f"This API key already has {self.limit} requests running. Please try again later.",
+            code="rate_limit_exceeded",
+            headers=retry_after(1),
+        )
 
     def __len__(self) -> int:
         """Keys with running requests."""

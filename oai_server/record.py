@@ -36,7 +36,7 @@ class RequestRecord:
     model: str = ""
     usage: Usage | None = None
     first_token_s: float | None = None
-    """Seconds from the request's arrival to its first token."""
+    """Seconds from the request's arrival to its first token (streams)."""
     send: Send | None = None
     """The HTTP server's own; what is wrapped around it looks at the start of the response only."""
     finish: str = ""

@@ -30,6 +30,14 @@ class Services:
     published_telemetry: Callable[[], Telemetry] | None = None
     """With several HTTP processes: the numbers of all of them together."""
 
+    published_load: Callable[[], int] | None = None
+    """The same for `load`."""
+
+    @property
+    def load(self) -> int:
+        """Generation requests in work in all HTTP processes."""
+        return len(self.live) if self.published_load is None else self.published_load()
+
     @property
     def ready(self) -> bool:
         return not self.draining and self.backend.health().state == "ready"

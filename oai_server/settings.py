@@ -130,7 +130,7 @@ class LimitSettings(ServerSettings, frozen=True, kw_only=True):
     request_timeout: float = 3600.0
     """Seconds after which a request is cancelled and ends with an error; 0: never."""
     max_concurrent_requests_per_key: int = 0
-    """Requests that one API key may have running (429); 0: no limit. Counted over all --api-workers evenly."""
+    """Requests that one API key may have running (429); 0: no limit. All --api-workers count together."""
     max_n: int = 128
     """Choices a request may ask for."""
     max_prompts: int = 1024

@@ -59,8 +59,8 @@ class OperationsController(Controller):
 
     @get("/load", opt={OPEN: False})
     async def load(self, request: HttpRequest) -> ASGIApp:
-        """Generation requests in work in this process."""
-        return _json({"server_load": len(services_of(request).live)})
+        """Generation requests in work."""
+        return _json({"server_load": services_of(request).load})
 
 
 def _health(services: Services) -> ASGIApp:

@@ -1,0 +1,170 @@
+"""Limits of keys and /load are those of all HTTP processes together, also after one of them was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import httpx
+import pytest
+
+from oai_server.errors import ApiError
+from oai_server.shared_counts import SharedCounts, SharedKeyLimiter, forget_worker
+from tests.support.fault_tree import descendants
+from tests.support.live_server import server_process
+
+LIMIT = 5
+KEYS = ("alpha", "beta")
+BODY = {"prompt": "a b", "max_tokens": 400, "stream": True}
+
+
+@pytest.fixture
+def url_and_pid() -> Iterator[tuple[str, int]]:
+    """Two processes; a request takes four seconds."""
+    settings = {"api_workers": 2, "api_key": list(KEYS), "max_concurrent_requests_per_key": LIMIT}
+    with server_process({"delay_s": 0.01}, shutdown_timeout=0.2, **settings) as (process, url):  # type: ignore[arg-type]
+        yield url, process.pid
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def load(url: str) -> int:
+    number: int = httpx.get(f"{url}/load", headers=bearer(KEYS[0])).json()["server_load"]
+    return number
+
+
+def wait_for_load(url: str, wanted: int, timeout_s: float = 5.0) -> None:
+    """Of several processes: each call is a new connection."""
+    deadline_s = time.monotonic() + timeout_s
+    while (found := {load(url) for _ in range(6)}) != {wanted}:
+        assert time.monotonic() < deadline_s, f"{found} is not {wanted}"
+        time.sleep(0.02)
+
+
+class Streams:
+    """Streams in threads, each over a connection of its own; what became of each stands in `statuses`."""
+
+    def __init__(self, url: str, key: str, count: int) -> None:
+        self.statuses: list[int] = []
+        self._leave = threading.Event()
+        self._threads = [threading.Thread(target=self._stream, args=(url, key), daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _stream(self, url: str, key: str) -> None:
+        try:
+            with (
+                httpx.Client(timeout=20) as client,
+                client.stream("POST", f"{url}/v1/completions", json=BODY, headers=bearer(key)) as reply,
+            ):
+                self.statuses.append(reply.status_code)
+                for _ in reply.iter_bytes():
+                    if self._leave.is_set():
+                        return
+        except httpx.TransportError:
+            return
+
+    def wait(self) -> None:
+        deadline_s = time.monotonic() + 10
+        while len(self.statuses) < len(self._threads):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+    def leave(self) -> None:
+        self._leave.set()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def test_the_limit_of_a_key_and_the_load_span_all_processes(url_and_pid: tuple[str, int]) -> None:
+    url, _ = url_and_pid
+    streams = Streams(url, "alpha", 24)
+    streams.wait()
+    assert sorted(streams.statuses) == [200] * LIMIT + [429] * (24 - LIMIT)
+    others = Streams(url, "beta", 2)
+    others.wait()
+    assert others.statuses == [200, 200]
+    wait_for_load(url, LIMIT + 2)
+    streams.leave()
+    wait_for_load(url, 2)
+    again = Streams(url, "alpha", LIMIT)
+    again.wait()
+    assert again.statuses == [200] * LIMIT
+    again.leave()
+    others.leave()
+    wait_for_load(url, 0)
+
+
+def test_what_a_killed_process_was_working_on_counts_no_longer(url_and_pid: tuple[str, int]) -> None:
+    url, pid = url_and_pid
+    for _ in range(10):  # until both have something to do
+        streams = Streams(url, "alpha", LIMIT)
+        streams.wait()
+        workers = [child for child, command in descendants(pid).items() if "spawn_main" in command]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        time.sleep(0.5)
+        left = load(url)
+        streams.leave()
+        wait_for_load(url, 0)
+        if left < LIMIT:
+            break
+        time.sleep(1.2)
+    again = Streams(url, "alpha", LIMIT)
+    again.wait()
+    assert again.statuses == [200] * LIMIT
+    again.leave()
+
+
+def _compete(folder: Path, index: int, begin: Barrier, rounds: int) -> None:
+    """Acquire and release; leave the highest total that was ever seen in a file."""
+    counts = SharedCounts(folder, index, 3, ("key",))
+    limiter = SharedKeyLimiter(2, counts)
+    begin.wait()
+    highest = 0
+    for _ in range(rounds):
+        try:
+            limiter.acquire("key")
+        except ApiError:
+            continue
+        highest = max(highest, counts.total("key"))
+        limiter.release("key")
+    (folder / f"highest-{index}").write_text(str(highest))
+
+
+def test_racing_processes_never_pass_the_limit(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    begin = spawn.Barrier(3)
+    racers = [spawn.Process(target=_compete, args=(tmp_path, index, begin, 3000)) for index in range(3)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+        assert racer.exitcode == 0
+    assert max(int((tmp_path / f"highest-{index}").read_text()) for index in range(3)) == 2
+    assert SharedCounts(tmp_path, 0, 3, ("key",)).total("key") == 0
+
+
+def test_rows_are_the_processes_own_and_are_forgotten_with_them(tmp_path: Path) -> None:
+    first, second = (SharedCounts(tmp_path, index, 2, ("a", "b")) for index in range(2))
+    limiters = [SharedKeyLimiter(2, counts) for counts in (first, second)]
+    for limiter in limiters:
+        limiter.acquire("a")
+    second.set_load(7)
+    assert (first.total("a"), first.total("b"), first.total()) == (2, 0, 7)
+    with pytest.raises(ApiError) as refused:
+        limiters[0].acquire("a")
+    assert refused.value.status == 429
+    forget_worker(tmp_path, 1, 2)
+    assert (first.total("a"), first.total()) == (1, 0)
+    limiters[0].acquire("a")
+    reborn = SharedCounts(tmp_path, 0, 2, ("a", "b"))
+    assert reborn.total("a") == 0
