@@ -112,20 +112,22 @@ class Scheduler:
     def _choose_budget(self) -> int:
         """Tokens of the next step: every running row's, and prompts as far as they make good use of the device.
 
-        Short steps give first tokens early and take decode rows along more often. A long queue is worked off in
-        about DRAIN_STEPS steps, whose efficiency is a little better.
+        Short steps give first tokens early and take decode rows along more often. A queue of many prompts is worked
+        off in about DRAIN_STEPS steps, whose efficiency is a little better; of few long ones it is not, as that
+        would only keep decode rows waiting.
         """
         most = self.max_num_batched_tokens
         if self._busy_tokens >= most:
             return most
-        prefills = [left for s in self.running if (left := s.num_uncomputed) > 1]
+        busy = self._busy_tokens
+        prefills = [min(left, busy) for s in self.running if (left := s.num_uncomputed) > 1]
         queued = sum(prefills)
         if self._free_slots:
             for sequence in self.waiting:
                 if queued > DRAIN_STEPS * most:
                     break
-                queued += sequence.num_uncomputed
-        return min(most, max(self._busy_tokens, queued // DRAIN_STEPS) + len(self.running) - len(prefills))
+                queued += min(sequence.num_uncomputed, busy)
+        return min(most, max(busy, queued // DRAIN_STEPS) + len(self.running) - len(prefills))
 
     def _decode_rows(self, selected: Seq[Sequence]) -> tuple[list[ScheduledRow], list[Sequence], list[Sequence]]:
         """Rows with one token to compute; those that need a block first; those that are still in prefill."""

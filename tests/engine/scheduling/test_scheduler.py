@@ -176,10 +176,16 @@ def test_steps_hold_as_many_prompt_tokens_as_the_device_uses_well_and_more_of_a_
     sizes = [batch.num_tokens - batch.num_decode_rows for batch in runner.batches]
     assert sizes[:9] == [4, 4, 4, 4, 4, 4, 4, 4, 4]
     runner.batches.clear()
-    for number in range(8):
-        submit(core, f"queued-{number}", [number] * 48)
+    for number in range(2):
+        submit(core, f"long-{number}", [number] * 48, max_tokens=1)
     core.step()
-    assert runner.batches[0].num_tokens == 8 * 48 // DRAIN_STEPS
+    assert runner.batches[0].num_tokens == 4, "two long prompts are no long queue"
+    run_dry(core)
+    runner.batches.clear()
+    for number in range(20):
+        submit(core, f"short-{number}", [number] * 4)
+    core.step()
+    assert runner.batches[0].num_tokens == 20 * 4 // DRAIN_STEPS
 
 
 def test_a_short_prompt_is_read_beside_a_long_one(runner: ScriptedRunner) -> None:
