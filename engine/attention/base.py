@@ -24,7 +24,6 @@ class AttentionMetadata:
     max_query_len: int
     max_context_len: int
     block_size: int
-    sliding_window: int | None = None
     host_rows: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
     """(query length, context length, block table) of each row as Python ints; CPU backends read these."""
 

@@ -10,24 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from engine.attention.base import AttentionMetadata
-from engine.attention.reference import store_rows
+from engine.attention.reference import PlainStore
 
 
-class CpuAttention:
+class CpuAttention(PlainStore):
     """Reads `metadata.host_rows`. Large blocks keep most rows within one or two pages."""
 
     name = "cpu"
     block_sizes: tuple[int, ...] = (256,)
-
-    def store(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        metadata: AttentionMetadata,
-    ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
 
     def attend(
         self,

@@ -12,14 +12,14 @@ import importlib
 import torch
 
 from engine.attention.base import AttentionMetadata
-from engine.attention.reference import store_rows
+from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 from engine.attention.triton_paged import TritonAttention
 
 _TILE_ROWS = 128
 
 
-class FlashAttention3:
+class FlashAttention3(PlainStore):
     """Prefill chunks through FlashAttention-3; decode rows through our own kernel, which was faster at every size."""
 
     name = "fa3"
@@ -39,16 +39,6 @@ class FlashAttention3:
     @pdl.setter
     def pdl(self, value: bool) -> None:
         self._decode.pdl = value
-
-    def store(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        metadata: AttentionMetadata,
-    ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
 
     def attend(
         self,
@@ -92,7 +82,7 @@ class FlashAttention3:
 
 
 def probe(context: ProbeContext) -> ProbeResult:
-    """Needs Hopper, 16-bit tensors, head_dim 64 or 128, full attention, and the package."""
+    """Needs Hopper, bfloat16, head_dim 64, 128 or 256, no sliding window, and the package."""
     if context.device.type != "cuda" or torch.cuda.get_device_capability(context.device)[0] != 9:
         return None, "needs a Hopper GPU"
     if context.dtype != torch.bfloat16:

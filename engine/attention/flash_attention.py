@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from engine.attention.base import AttentionMetadata
-from engine.attention.reference import store_rows
+from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 
 
-class FlashAttention2:
+class FlashAttention2(PlainStore):
     """`flash_attn_with_kvcache` for decode rows, `flash_attn_varlen_func` for prefill chunks."""
 
     name = "flash-attn"
@@ -20,16 +20,6 @@ class FlashAttention2:
 
         self._with_kvcache = flash_attn_with_kvcache
         self._varlen = flash_attn_varlen_func
-
-    def store(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        metadata: AttentionMetadata,
-    ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
 
     def decode_with_append(
         self,

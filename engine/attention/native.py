@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from engine.attention.base import AttentionMetadata
-from engine.attention.reference import store_rows
+from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 from engine.native.library import DTYPES, Native, load_native
 
 
-class NativeAttention:
+class NativeAttention(PlainStore):
     """Reads pages in place, whatever their size."""
 
     name = "native"
@@ -18,16 +18,6 @@ class NativeAttention:
 
     def __init__(self, native: Native) -> None:
         self._native = native
-
-    def store(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        metadata: AttentionMetadata,
-    ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
 
     def attend(
         self,

@@ -7,23 +7,8 @@ import torch
 from engine.attention.base import AttentionMetadata
 
 
-def store_rows(
-    key: torch.Tensor,
-    value: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor,
-    metadata: AttentionMetadata,
-) -> None:
-    """Write keys and values [tokens, kv_heads, head_dim] to their slots, with plain indexing."""
-    key_cache.view(-1, *key_cache.shape[2:])[metadata.slot_mapping] = key
-    value_cache.view(-1, *value_cache.shape[2:])[metadata.slot_mapping] = value
-
-
-class ReferenceAttention:
-    """Any block size, any device."""
-
-    name = "reference"
-    block_sizes: tuple[int, ...] = (16,)
+class PlainStore:
+    """The part that every backend shares: keys and values go to their slots by plain indexing."""
 
     def store(
         self,
@@ -33,7 +18,16 @@ class ReferenceAttention:
         value_cache: torch.Tensor,
         metadata: AttentionMetadata,
     ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
+        """Write keys and values [tokens, kv_heads, head_dim] to their slots."""
+        key_cache.view(-1, *key_cache.shape[2:])[metadata.slot_mapping] = key
+        value_cache.view(-1, *value_cache.shape[2:])[metadata.slot_mapping] = value
+
+
+class ReferenceAttention(PlainStore):
+    """Any block size, any device."""
+
+    name = "reference"
+    block_sizes: tuple[int, ...] = (16,)
 
     def attend(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from engine.attention.base import AttentionMetadata
-from engine.attention.reference import store_rows
+from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
 from engine.kernels.paged_prefill import paged_prefill
 
 
-class TritonAttention:
+class TritonAttention(PlainStore):
     """Decode rows and prefill chunks of one step go through one kernel each."""
 
     name = "triton"
@@ -24,16 +24,6 @@ class TritonAttention:
         self._head_dim = head_dim
         self._workspace: DecodeWorkspace | None = None
         self.pdl = pdl
-
-    def store(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        metadata: AttentionMetadata,
-    ) -> None:
-        store_rows(key, value, key_cache, value_cache, metadata)
 
     def attend(
         self,

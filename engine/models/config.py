@@ -72,8 +72,6 @@ class ModelConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """Qwen 1: the trained length that dynamic NTK and logn attention refer to."""
     eos_token_ids: tuple[int, ...] = ()
     """Ids that end a reply, from config.json and generation_config.json; the tokenizer's eos comes on top."""
-    chat_format: str = ""
-    """Qwen 1: "chatml" or "raw"."""
     generation: GenerationDefaults = GenerationDefaults()
 
     def window(self, layer: int) -> int | None:

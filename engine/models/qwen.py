@@ -62,7 +62,6 @@ def parse(fields: Fields, generation: Fields) -> ModelConfig:
         logn_attention=logn,
         seq_length=seq_length,
         eos_token_ids=parse_stop_ids(fields, generation, vocab_size),
-        chat_format=str(generation.raw("chat_format") or ""),
         generation=parse_generation(generation),
     )
 

@@ -21,6 +21,7 @@ from engine.models.layers import TorchOps
 from engine.models.rope import Rotary
 from engine.models.vocabulary import tokenizer_size
 from engine.models.weights import load_weights, weights_nbytes
+from engine.native.build import build_in_background
 from engine.native.decoder import NativeDecoder, build_decoder
 from engine.native.sampler import NativeChooser
 from engine.process.messages import EngineInfo
@@ -118,6 +119,8 @@ def load_decoder(
         report("weights", done / total, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
 
     check_memory(model, dtype)
+    if config.attention_backend in ("auto", "native"):
+        build_in_background()
     weights = load_weights(config.model_path, model, "cpu", dtype, config.load_format, progress, config.seed)
     if config.attention_backend in ("auto", "native"):
         report("kernels", 0.0, "")

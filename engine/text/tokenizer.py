@@ -47,7 +47,6 @@ class Tokenizer:
         self.vocab_size = max([base_size, *(token_id + 1 for token_id in added.values())])
         self.eos_token_id: int | None = None
         self.bos_token_id: int | None = None
-        self.pad_token_id: int | None = None
         self._added_bytes = {token_id: text.encode() for text, token_id in added.items()}
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         self._control = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
