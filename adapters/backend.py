@@ -56,7 +56,7 @@ class ChatPrompt(msgspec.Struct, frozen=True):
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str | dict[str, Any] = "auto"
-    """"none", "auto" (forced calls come later)."""
+    """"none", "auto", "required", or the one function to call as {"type": "function", "function": {"name": ...}}."""
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 class ChatRequest(SamplingFields, frozen=True, kw_only=True):
     messages: list[dict[str, Any]]
-    """Checked by `wire.validate_messages`; kept as plain objects, since the template may read any of their fields."""
+    """Checked by `adapters.messages`; kept as plain objects, since the template may read any of their fields."""
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
