@@ -32,14 +32,6 @@ class FlashAttention3(PlainStore):
         self._shifted: tuple[AttentionMetadata, torch.Tensor] | None = None
         self._shortest = _TILE_ROWS // (num_heads // num_kv_heads) + 1
 
-    @property
-    def pdl(self) -> bool:
-        return self._decode.pdl
-
-    @pdl.setter
-    def pdl(self, value: bool) -> None:
-        self._decode.pdl = value
-
     def attend(
         self,
         query: torch.Tensor,

@@ -19,7 +19,7 @@ from engine.runner.batch import ScheduledRow, StepBatch
 from engine.scheduling.policy import SchedulingPolicy
 from engine.scheduling.queue_watch import QueueWatch
 
-DRAIN_STEPS = 10
+DRAIN_STEPS = 5
 GROWTH_RESERVE_TOKENS = 32
 """An admission leaves room for so many more tokens of each running sequence, else it would soon be preempted."""
 

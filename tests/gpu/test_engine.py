@@ -114,6 +114,19 @@ def test_bad_requests_fail_alone(eager: bool) -> None:
             core.add_request(EngineRequest(name, ids, SamplingParams(max_tokens=4)))
 
 
+def test_graphs_captured_in_idle_moments_leave_the_prefix_cache_alone() -> None:
+    core = EngineCore(EngineConfig(str(MODEL), max_num_seqs=16), cuda_runner(dtype="float32"))
+    text = "Count from one to thirty, please. " * 12
+    asked = [request(f"{n}", text + str(n), seed=n, max_tokens=40, presence_penalty=n % 2 * 0.5) for n in range(5)]
+    first = run(core, *asked)
+    captured = 0
+    while core.prepare_more():
+        captured += 1
+    assert captured > 0
+    assert run(core, *asked) == first
+    assert core.stats().prefix_hits_tokens > 0
+
+
 def test_outputs_that_are_no_numbers_fail_their_requests_only() -> None:
     runner = cuda_runner(dtype="float32", enforce_eager=True)
     core = EngineCore(EngineConfig(str(MODEL), max_num_seqs=16, enable_prefix_caching=False), runner)
