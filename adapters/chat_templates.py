@@ -12,8 +12,10 @@ from adapters.backend import ChatPrompt
 from adapters.compiled_template import CompiledTemplate
 from adapters.encode_cache import EncodeCache
 from adapters.messages import normalise_messages, normalise_tools
+from adapters.patience import OutOfPatienceError, Patience
 from adapters.reasoning import OPEN_TAG, ThinkingState, thinking_state
 from adapters.template_probes import find_traits
+from adapters.template_sandbox import BudgetError
 from adapters.tool_calls import ToolFormat
 from engine.errors import RequestError
 from engine.text.checkpoint_files import read_json
@@ -60,10 +62,11 @@ class ChatRenderer(Protocol):
     tool_format: ToolFormat | None
     """None: the template has no place for tools."""
 
-    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "", patience: Patience | None = None) -> RenderedChat:
         """Raises RequestError, with the place in the messages when it is theirs.
 
-        Ids of long texts are remembered for requests with the same salt.
+        Ids of long texts are remembered for requests with the same salt. With `patience`, OutOfPatienceError says
+        that it was not enough.
         """
         ...
 
@@ -113,7 +116,7 @@ class NoChatTemplate:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "", patience: Patience | None = None) -> RenderedChat:
         raise RequestError(self._reason, "messages")
 
 
@@ -126,7 +129,7 @@ class ChatTemplate:
         self._template = CompiledTemplate(source, tokenizer.control_tokens)
         self._source = source
         self._encoded = EncodeCache(tokenizer)
-        self._deadline_s = deadline_s
+        self._patience = Patience(deadline_s, MAX_PROMPT_CHARS)
         named = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
         self._constants = {
             name: self._template.mark(tokenizer.token_text(token_id)) for name, token_id in named.items() if token_id
@@ -137,7 +140,7 @@ class ChatTemplate:
             self.tool_format = "qwen_xml" if "<function=" in source else "hermes" if "<tool_call>" in source else None
         self._traits = find_traits(self._probe)
 
-    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "", patience: Patience | None = None) -> RenderedChat:
         """Raises RequestError (param messages, messages[i]..., tools..., chat_template_kwargs, reasoning_effort)."""
         if prompt.add_generation_prompt and prompt.continue_final_message:
             message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
@@ -151,20 +154,25 @@ class ChatTemplate:
         if prompt.continue_final_message:
             messages[-1]["content"] = (messages[-1]["content"] or "") + _CONTINUE_TAG + " "
         try:
-            pieces = self.render_pieces(messages, variables)
+            pieces = self.render_pieces(messages, variables, patience)
         except TEMPLATE_ERRORS as error:
+            if patience is not None and isinstance(error, BudgetError):
+                raise OutOfPatienceError from None
             raise RequestError(f"The chat template refused these messages: {error}", "messages") from None
         if prompt.continue_final_message:
             pieces = _cut_at_tag(pieces)
         return self._encode(pieces, cache_salt)
 
-    def render_pieces(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> list[str]:
+    def render_pieces(
+        self, messages: list[dict[str, Any]], variables: dict[str, Any], patience: Patience | None = None
+    ) -> list[str]:
         """The template on messages as they are: plain text at even places, the template's control tokens at odd ones.
 
         Raises one of TEMPLATE_ERRORS.
         """
         everything = self._constants | variables | {"messages": messages}
-        return self._template.render(everything, deadline_s=self._deadline_s, max_chars=MAX_PROMPT_CHARS)
+        patience = patience or self._patience
+        return self._template.render(everything, deadline_s=patience.deadline_s, max_chars=patience.max_chars)
 
     def _encode(self, pieces: list[str], cache_salt: str) -> RenderedChat:
         token_ids: list[int] = []

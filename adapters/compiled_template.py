@@ -104,6 +104,18 @@ class _Instrument(NodeTransformer):
         node.nodes = [n if isinstance(n, nodes.TemplateData) else _filtered(n, "paid") for n in node.nodes]
         return node
 
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        self.generic_visit(node)
+        return _filtered(node, "paid")
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        return node if node.ctx == "store" else _filtered(node, "paid")
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        self.generic_visit(node)
+        return _filtered(node, "paid")
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return _filtered(node, "paid")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,10 +22,8 @@ from adapters.backend import (
     TokenPrompt,
 )
 from adapters.backend_options import BackendOptions
-from adapters.chat_templates import ChatRenderer, ChatTemplate, load_chat_renderer
 from adapters.checks import BadWords, ModelFacts, check_prompt_ids, too_long
-from adapters.forced_calls import forced_call_grammar
-from adapters.grammars import after_thinking
+from adapters.patience import INLINE, InlineTrust, OutOfPatienceError, Patience
 from adapters.reasoning import ThinkingState
 from adapters.tool_calls import ToolFormat
 from engine.errors import ConfigurationError, RequestError
@@ -34,6 +32,9 @@ from engine.models.fields import Fields, read_json
 from engine.request import GrammarSpec
 from engine.text.end_tokens import end_token_ids
 from engine.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:  # jinja2 and llguidance are not needed before the port is open
+    from adapters.chat_templates import ChatRenderer
 
 INLINE_CHARS = 4_000
 """Prompts up to this length are tokenized in the event loop: about half a millisecond at most."""
@@ -63,6 +64,8 @@ class ModelText:
 
     def __init__(self, folder: Path, options: BackendOptions) -> None:
         """Reads the checkpoint's small files. Raises ModelLoadError or ConfigurationError."""
+        from adapters import forced_calls, grammars  # noqa: F401 - in this thread, so that no request has to wait
+
         self.config: ModelConfig = load_model_config(folder)
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.chat: ChatRenderer = _chat_renderer(folder, self.tokenizer, options)
@@ -74,8 +77,13 @@ class ModelText:
         self.default_kwargs: dict[str, Any] = dict(options.default_chat_template_kwargs)
         self._grammar_timeout_s = options.limits.grammar_timeout_s
 
-    def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
-        """Checked token ids. Raises RequestError and ContextLengthError with the field's name."""
+    def encode(
+        self, request: GenerationRequest, facts: ModelFacts, patience: Patience | None = None
+    ) -> EncodedPrompt:
+        """Checked token ids. Raises RequestError and ContextLengthError with the field's name.
+
+        With `patience`, OutOfPatienceError says that the template needs more.
+        """
         prompt, params = request.prompt, request.params
         bad_words = self.bad_word_ids(params.bad_words)
         if isinstance(prompt, TokenPrompt):
@@ -85,13 +93,13 @@ class ModelText:
         param = param_of(prompt)
         if params.truncate_prompt_tokens is None:
             self.check_length(prompt, facts.max_model_len)
-        rendered = self.render(prompt, request.cache_salt)
+        rendered = self.render(prompt, request.cache_salt, patience)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
         grammar = request_grammar(request, rendered.thinking, self.tool_format, self._grammar_timeout_s)
         return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar, bad_words)
 
-    def render(self, prompt: Prompt, cache_salt: str = "") -> EncodedPrompt:
+    def render(self, prompt: Prompt, cache_salt: str = "", patience: Patience | None = None) -> EncodedPrompt:
         """Template and tokenizer, without any check against the context."""
         match prompt:
             case TokenPrompt():
@@ -103,7 +111,7 @@ class ModelText:
                 if self.default_kwargs:
                     kwargs = self.default_kwargs | prompt.chat_template_kwargs
                     prompt = msgspec.structs.replace(prompt, chat_template_kwargs=kwargs)
-                chat = self.chat.render(prompt, cache_salt)
+                chat = self.chat.render(prompt, cache_salt, patience)
                 thinking = chat.thinking if self.splits_thinking else None
                 return EncodedPrompt(chat.token_ids, chat.text, thinking)
 
@@ -137,10 +145,14 @@ class TextWorkers:
     def __init__(self, text: ModelText) -> None:
         self.text = text
         self._pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="text")
+        self._trusts_templates = InlineTrust()
 
     async def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
-        if num_chars(request.prompt) <= INLINE_CHARS and not forces_call(request.prompt):
-            return self.text.encode(request, facts)
+        if _is_short(request) and (not isinstance(request.prompt, ChatPrompt) or self._trusts_templates):
+            try:
+                return self.text.encode(request, facts, INLINE)
+            except OutOfPatienceError:
+                self._trusts_templates.betrayed()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.text.encode, request, facts)
 
@@ -165,6 +177,17 @@ class TextWorkers:
         return RenderedPrompt(encoded.token_ids, encoded.text, tuple([token_text(i) for i in encoded.token_ids]))
 
 
+def _is_short(request: GenerationRequest) -> bool:
+    """Whether encoding it is a matter of less than a millisecond, unless the template is slow."""
+    prompt, chars = request.prompt, sum(map(len, request.params.bad_words))
+    if isinstance(prompt, ChatPrompt):
+        if forces_call(prompt):
+            return False
+        everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs)
+        return chars + _chars_in(everything, INLINE_CHARS, per_item=1) <= INLINE_CHARS
+    return chars + num_chars(prompt) <= INLINE_CHARS
+
+
 def forces_call(prompt: Prompt) -> bool:
     """Whether the reply must be a tool call: "required", or a named function."""
     return isinstance(prompt, ChatPrompt) and prompt.tool_choice not in ("none", "auto")
@@ -184,6 +207,8 @@ def request_grammar(
     if not isinstance(prompt, ChatPrompt):
         return grammar
     if forces_call(prompt):
+        from adapters.forced_calls import forced_call_grammar
+
         if tool_format is None:
             raise RequestError("This model's tool calls cannot be forced.", "tool_choice")
         choice = prompt.tool_choice
@@ -191,7 +216,11 @@ def request_grammar(
         tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
         parallel = prompt.parallel_tool_calls and wanted is None
         grammar = forced_call_grammar(tool_format, tools, parallel=parallel, timeout_s=timeout_s)
-    return after_thinking(grammar, thinking) if grammar is not None else None
+    if grammar is None:
+        return None
+    from adapters.grammars import after_thinking
+
+    return after_thinking(grammar, thinking)
 
 
 def param_of(prompt: Prompt) -> str:
@@ -220,11 +249,15 @@ def truncated(token_ids: tuple[int, ...], facts: ModelFacts, params: GenerationP
     return token_ids[-keep:] if keep else ()
 
 
-def _chars_in(value: Any) -> int:
-    """Characters of all strings in a JSON value, without recursion."""
+def _chars_in(value: Any, enough: float = math.inf, per_item: int = 0) -> int:
+    """Characters of all strings in a JSON value, and `per_item` for everything in it, without recursion.
+
+    Ends as soon as there are more than `enough`.
+    """
     total, stack = 0, [value]
-    while stack:
+    while stack and total <= enough:
         item = stack.pop()
+        total += per_item
         if isinstance(item, str):
             total += len(item)
         elif isinstance(item, dict):
@@ -236,6 +269,8 @@ def _chars_in(value: Any) -> int:
 
 
 def _chat_renderer(folder: Path, tokenizer: Tokenizer, options: BackendOptions) -> ChatRenderer:
+    from adapters.chat_templates import ChatTemplate, load_chat_renderer
+
     deadline_s = options.limits.template_timeout_s
     if options.chat_template is None:
         return load_chat_renderer(folder, tokenizer, deadline_s=deadline_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapters.backend import ChatPrompt
 from adapters.chat_templates import RenderedChat
 from adapters.messages import TemplateTraits, normalise_messages
+from adapters.patience import Patience
 from adapters.tool_calls import ToolFormat
 from engine.errors import RequestError
 from engine.text.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ class Qwen1ChatML:
         self._end = tokenizer.added_tokens["<|im_end|>"]
         self._newline = tokenizer.encode("\n")
 
-    def render(self, prompt: ChatPrompt, cache_salt: str = "") -> RenderedChat:
+    def render(self, prompt: ChatPrompt, cache_salt: str = "", patience: Patience | None = None) -> RenderedChat:
         """Raises RequestError with the place in the messages."""
         if prompt.tools and prompt.tool_choice != "none":
             raise RequestError("Qwen 1 has no tool format of its own; tools are not supported.", "tools")

@@ -18,6 +18,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
+from jinja2.filters import do_round
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -34,6 +35,14 @@ _UNSAFE_STR = frozenset({
 })
 # fmt: on
 """Methods that make much text from little, or that templates have no use for."""
+
+
+MAX_INT_BITS = 4096
+"""Of products and powers: arithmetic on longer ones takes long without a place to look at the clock."""
+MAX_PRECISION = 64
+MAX_INDENT = 64
+NODE_COST = 8
+"""Characters that one item of a list or a mapping counts as."""
 
 
 class BudgetError(jinja2.TemplateError):
@@ -64,8 +73,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
         self.budget = _Budget()
         self.filters = {name: self.filters[name] for name in self.filters if name in _FILTERS}
-        self.filters |= {"tojson": _tojson, "paid": self._paid, "paced": self._paced, "join": self._join}
-        self.filters |= {"replace": self._replace, "indent": self._indent}
+        self.filters |= {"paid": self._paid, "paced": self._paced, "join": self._join}
+        self.filters |= {"replace": self._replace, "indent": self._indent, "tojson": self._json, "sum": self._sum}
+        self.filters |= {"string": self._string, "list": self._list, "round": self._round}
         self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace", "joiner", "cycler")}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
@@ -87,27 +97,106 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
                 self._pay_replace(text, *args[:2])
             elif obj.__name__ == "join":
                 return self._join(context, args[0], text)
-        return super().call(context, obj, *args, **kwargs)
+        value = super().call(context, obj, *args, **kwargs)
+        if obj is dict:
+            self._pay(value)
+        return value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
             raise jinja2.TemplateRuntimeError("formatting with % is not available in chat templates")
-        if operator == "**" and isinstance(right, int) and abs(right) > 64:
-            raise BudgetError("too large a number")
+        if operator == "**" and isinstance(right, int):
+            bits = left.bit_length() if isinstance(left, int) else 64
+            if abs(right) > MAX_INT_BITS or bits * abs(right) > MAX_INT_BITS:
+                raise BudgetError("too large a number")
         if operator == "*":
-            for sized, times in ((left, right), (right, left)):
-                if isinstance(sized, str | list | tuple) and isinstance(times, int):
-                    self.budget.spend(len(sized) * max(0, times))
+            self._check_product(left, right)
         value = super().call_binop(context, operator, left, right)
         if operator == "+" and isinstance(value, str | list | tuple):
             self.budget.spend(len(value))
         return value
 
+    def _check_product(self, left: Any, right: Any) -> None:
+        if isinstance(left, int) and isinstance(right, int):
+            if left.bit_length() + right.bit_length() > MAX_INT_BITS:
+                raise BudgetError("too large a number")
+            return
+        for sized, times in ((left, right), (right, left)):
+            if isinstance(sized, str | list | tuple) and isinstance(times, int):
+                self.budget.spend(max(len(sized), self._cost(sized)) * max(0, times))
+
+    def _cost(self, value: Any) -> int:
+        """Characters of a value written out, by and large: containers with all that is in them, however often.
+
+        Raises BudgetError as soon as it is more than is left: a few lists inside each other can be a billion items.
+        """
+        if isinstance(value, str):
+            return len(value)
+        cost, stack = 0, [value]
+        while stack:
+            item = stack.pop()
+            cost += len(item) + NODE_COST if isinstance(item, str) else NODE_COST
+            if isinstance(item, dict):
+                stack.extend(item)
+                stack.extend(item.values())
+            elif isinstance(item, list | tuple):
+                stack.extend(item)
+            if cost > self.budget.text_left:
+                raise BudgetError("too much text")
+        return cost
+
+    def _pay(self, value: Any) -> None:
+        self.budget.spend(self._cost(value))
+
     @jinja2.pass_context
     def _paid(self, _context: Context, value: Any) -> Any:
-        """Around every expression that is written out or joined with ~."""
-        self.budget.spend(len(value) if isinstance(value, str) else 64)
+        """Around every expression that is written out or joined with ~, and around lists and mappings made anew."""
+        self.budget.spend(len(value) if isinstance(value, str) else self._cost(value))
         return value
+
+    @jinja2.pass_context
+    def _string(self, _context: Context, value: Any) -> str:
+        self._pay(value)
+        return str(value)
+
+    @jinja2.pass_context
+    def _list(self, _context: Context, value: Iterable[Any]) -> list[Any]:
+        items: list[Any] = []
+        for item in value:
+            self.budget.spend(NODE_COST)
+            items.append(item)
+        return items
+
+    @jinja2.pass_context
+    def _sum(self, context: Context, items: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
+        total = start
+        for item in items:
+            total = self.call_binop(context, "+", total, item if attribute is None else self.getitem(item, attribute))
+        return total
+
+    @jinja2.pass_context
+    def _round(self, _context: Context, value: Any, precision: int = 0, method: Any = "common") -> Any:
+        if abs(precision) > MAX_PRECISION:
+            raise BudgetError("too large a number")
+        return do_round(value, precision, method)
+
+    @jinja2.pass_context
+    def _json(
+        self,
+        _context: Context,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """As models saw it in training: non-ASCII kept, nothing escaped for HTML."""
+        if indent is not None and indent > MAX_INDENT:
+            raise BudgetError("too much text")
+        self._pay(value)
+        text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        self.budget.spend(len(text))
+        return text
 
     @jinja2.pass_context
     def _paced(self, _context: Context, items: Iterable[Any]) -> Iterator[Any]:
@@ -156,13 +245,6 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """As models saw it in training: non-ASCII kept, nothing escaped for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:

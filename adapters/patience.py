@@ -1,0 +1,40 @@
+"""How much of the event loop's time a prompt may take before it goes to a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    deadline_s: float
+    max_chars: int
+
+
+class OutOfPatienceError(Exception):
+    """The template has not come to its end in time; with more patience it may."""
+
+
+INLINE = Patience(deadline_s=0.01, max_chars=64 << 10)
+"""Qwen's own templates render a short conversation within a millisecond."""
+
+
+class InlineTrust:
+    """Whether templates are tried in the event loop: not again for a while after one was slow there."""
+
+    def __init__(self, first_pause: int = 16, longest_pause: int = 4096) -> None:
+        """Pauses count requests and double each time."""
+        self._next_pause = first_pause
+        self._longest_pause = longest_pause
+        self._left = 0
+
+    def __bool__(self) -> bool:
+        """To be asked once a request."""
+        if self._left == 0:
+            return True
+        self._left -= 1
+        return False
+
+    def betrayed(self) -> None:
+        self._left = self._next_pause
+        self._next_pause = min(2 * self._next_pause, self._longest_pause)
