@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 from adapters.backend import ToolCallDelta
@@ -61,3 +63,30 @@ class CallWriter:
         output = "".join(self._text), self._calls
         self._text, self._calls = [], []
         return output
+
+
+class StateParser(ABC):
+    """A state machine. A state takes the text at hand and returns what it leaves, None to wait for more."""
+
+    def __init__(self) -> None:
+        self._out = CallWriter()
+        self._state: Callable[[str], str | None] = self._in_text
+        self._rest = ""
+        """What a state could not decide on yet."""
+        self._raw = ""
+        """What to show if no call follows; empty once there is one."""
+
+    @property
+    def num_calls(self) -> int:
+        return self._out.num_calls
+
+    def feed(self, text: str) -> ParserOutput:
+        left: str | None = self._rest + text
+        self._rest = ""
+        while left:
+            left = self._state(left)
+        return self._out.take()
+
+    @abstractmethod
+    def _in_text(self, text: str) -> str | None:
+        """The first state: outside of calls."""

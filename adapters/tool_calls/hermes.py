@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from adapters.reasoning import held_from
-from adapters.tool_calls.base import CallWriter, ParserOutput
+from adapters.tool_calls.base import ParserOutput, StateParser
 from adapters.tool_calls.json_scanner import StringDecoder, ValueScanner
 
 OPEN_TAG = "<tool_call>"
@@ -34,16 +34,12 @@ _BETWEEN = " \t\r\n,[]}"
 """What may stand between the objects of one call without meaning anything."""
 
 
-class HermesParser:
-    """See ToolCallParser. A state takes the text at hand and returns what it leaves, None to wait for more."""
+class HermesParser(StateParser):
+    """See ToolCallParser and StateParser."""
 
     def __init__(self, tools: Sequence[dict[str, Any]] = ()) -> None:
         """`tools` are not needed: what the model wrote is handed on whether there is such a tool or not."""
-        self._out = CallWriter()
-        self._state: Callable[[str], str | None] = self._in_text
-        self._rest = ""
-        self._raw = ""
-        """What to show if no call follows; empty once there is one."""
+        super().__init__()
         self._object: list[str] = []
         """The object so far, while its head is not known or not the usual one."""
         self._head = ""
@@ -51,14 +47,6 @@ class HermesParser:
         self._scanner = ValueScanner()
         self._string = StringDecoder()
         self._scalar = ""
-
-    @property
-    def num_calls(self) -> int:
-        return self._out.num_calls
-
-    def feed(self, text: str) -> ParserOutput:
-        self._run(text)
-        return self._out.take()
 
     def finish(self, *, complete: bool) -> ParserOutput:
         state, rest, self._rest = self._state, self._rest, ""
@@ -71,12 +59,6 @@ class HermesParser:
         elif complete and state in (self._at_arguments, self._in_arguments, self._in_string, self._in_scalar):
             self._end_arguments()
         return self._out.take()
-
-    def _run(self, text: str) -> None:
-        left: str | None = self._rest + text
-        self._rest = ""
-        while left:
-            left = self._state(left)
 
     def _in_text(self, text: str) -> str | None:
         at = text.find(OPEN_TAG)

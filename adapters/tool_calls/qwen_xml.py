@@ -16,11 +16,11 @@ out, closing tags left out, quoted function names.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from adapters.reasoning import first_tag, held_from
-from adapters.tool_calls.base import CallWriter, ParserOutput
+from adapters.tool_calls.base import ParserOutput, StateParser
 from adapters.tool_calls.parameter_types import OPTIONAL_STRING, STRING_ONLY, ParameterTypes, as_json, escaped
 
 OPEN_TAG = "<tool_call>"
@@ -37,16 +37,12 @@ _ALL_TAGS = (OPEN_TAG, CLOSE_TAG, FUNCTION, PARAMETER, END_FUNCTION)
 _MAX_NAME_CHARS = 512
 
 
-class QwenXMLParser:
-    """See ToolCallParser. A state takes the text at hand and returns what it leaves, None to wait for more."""
+class QwenXMLParser(StateParser):
+    """See ToolCallParser and StateParser."""
 
     def __init__(self, tools: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__()
         self._types = ParameterTypes(tools)
-        self._out = CallWriter()
-        self._state: Callable[[str], str | None] = self._in_text
-        self._rest = ""
-        self._raw = ""
-        """What to show if no call follows; empty once there is one."""
         self._name = ""
         self._num_parameters = 0
         self._kinds = STRING_ONLY
@@ -58,14 +54,6 @@ class QwenXMLParser:
         """The value has not begun: one newline is dropped."""
         self._line_start = False
         """What comes next stands at the beginning of a line."""
-
-    @property
-    def num_calls(self) -> int:
-        return self._out.num_calls
-
-    def feed(self, text: str) -> ParserOutput:
-        self._run(text)
-        return self._out.take()
 
     def finish(self, *, complete: bool) -> ParserOutput:
         state, rest, self._rest = self._state, self._rest, ""
@@ -80,12 +68,6 @@ class QwenXMLParser:
         elif state in (self._in_function, self._in_key) and complete:
             self._end_call()
         return self._out.take()
-
-    def _run(self, text: str) -> None:
-        left: str | None = self._rest + text
-        self._rest = ""
-        while left:
-            left = self._state(left)
 
     def _in_text(self, text: str) -> str | None:
         at, tag = first_tag(text, CALL_TAGS)

@@ -7,14 +7,13 @@ four. Ragged batches over paged memory make it unnecessary; it stays as the exac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Seq
 
 from engine.request import Sequence
-from engine.scheduling.waiting_heap import WaitingHeap, youngest_first
+from engine.scheduling.one_queue import OneQueue
 
 
-class AlignedShortestFirst:
+class AlignedShortestFirst(OneQueue):
     """A new prompt stands at position 0; prompts of equal length are read together, the shortest first."""
 
     name = "aligned-sjf"
@@ -22,20 +21,7 @@ class AlignedShortestFirst:
     """Equal prompts prefill together; waiting for each other would pull them out of line."""
 
     def __init__(self) -> None:
-        self._queue = WaitingHeap(_length)
-
-    def arrived(self, sequence: Sequence) -> None:
-        self._queue.push(sequence)
-
-    def admitted(self, sequence: Sequence) -> None:
-        pass
-
-    def finished(self, sequence: Sequence) -> None:
-        pass
-
-    def admission_order(self, waiting: Collection[Sequence], now_s: float) -> Iterable[Sequence]:
-        self._queue.tidy(waiting)
-        return self._queue.in_order()
+        super().__init__(_length)
 
     def select_step(self, running: Seq[Sequence]) -> Seq[Sequence]:
         """The sequences at the smallest position; among those the ones with the fewest tokens to compute.
@@ -46,9 +32,6 @@ class AlignedShortestFirst:
             return running
         first = min((s.request.priority, s.num_computed, s.num_uncomputed) for s in running)
         return [s for s in running if (s.request.priority, s.num_computed, s.num_uncomputed) == first]
-
-    def preemption_order(self, running: Seq[Sequence]) -> Iterable[Sequence]:
-        return youngest_first(running)
 
 
 def _length(sequence: Sequence) -> float:
