@@ -93,6 +93,23 @@ async def test_workers_share_one_engine_and_one_of_them_may_die(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+async def test_requests_that_kill_the_engine_are_named_and_cost_no_neighbour(tmp_path: Path, workers: str) -> None:
+    with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
+        begun: list[int] = []
+        replies = asyncio.create_task(streams(server.url, 12, 150, begun))
+        await until(lambda: len(begun) >= 12)
+        async with client() as http:
+            bodies = [{"model": "model", "prompt": f"KILL@{at}", "max_tokens": 20} for at in (0, 0, 2)]
+            refusals = await asyncio.gather(
+                *(http.post(f"{server.url}/v1/completions", json=body) for body in bodies)
+            )
+        assert [reply.status_code for reply in refusals] == [500] * 3
+        for reply in refusals:
+            assert reply.headers["x-request-id"] in reply.json()["error"]["message"]
+        assert await replies == whole(12, 150)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_sigterm_lets_streams_end_and_leaves_nothing(tmp_path: Path, workers: str) -> None:
     with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
         pids = list(server.descendants())
