@@ -1,106 +1,76 @@
-"""The `oai-server` command."""
+"""The `oai-server` command line. A plain `serve` is read here; everything else by `oai_server.commands` with typer.
+
+Typer's import and parsing take a third of the time until the port is open.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import sys
-from typing import Annotated, Any
 
-import typer
-
-from engine.errors import EngineError
-from oai_server import cli_options
+from engine.errors import ConfigurationError, EngineError
 from oai_server.settings import Settings
-
-logger = logging.getLogger("oai_server")
-
-app = typer.Typer(
-    name="oai-server",
-    help="An OpenAI-compatible server for Qwen models. Without a command it serves: `oai-server --port 8123`.",
-    no_args_is_help=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from oai_server.settings_sources import load_settings, options
 
 COMMANDS = ("serve", "generate", "chat", "doctor", "settings")
 
-ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="Folder or Hugging Face id; as --model.")
-]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
-
-
-def serve(settings: Settings, model_argument: ModelArgument = None, config: ConfigFile = None) -> None:
-    """Start the server (the default command)."""
-    from oai_server.start import run_server
-
-    raise SystemExit(run_server(settings))
-
-
-def generate(
-    settings: Settings,
-    text: Annotated[str, typer.Argument(help="How the text begins.")],
-    max_tokens: Annotated[int, typer.Option(help="Longest continuation.", min=1)] = 128,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's own.")] = None,
-    config: ConfigFile = None,
-) -> None:
-    """Continue a text, without a server."""
-    from oai_server.terminal_chat import generate_once
-
-    raise SystemExit(asyncio.run(generate_once(settings, text, max_tokens, temperature)))
-
-
-def chat(
-    settings: Settings,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    thinking: Annotated[bool, typer.Option(help="Let the model think first.")] = False,
-    config: ConfigFile = None,
-) -> None:
-    """Chat in the terminal, without a server. The conversation is remembered; /new forgets it, /quit leaves."""
-    from oai_server.terminal_chat import chat_loop
-
-    raise SystemExit(asyncio.run(chat_loop(settings, system, thinking)))
-
-
-@app.command()
-def doctor() -> None:
-    """Say what hardware was found, what will run on it and why, and what would be faster."""
-    from oai_server.doctor import report
-
-    raise SystemExit(report())
-
-
-@app.command(hidden=True)
-def settings() -> None:
-    """Print the settings reference as Markdown."""
-    typer.echo(cli_options.settings_reference(), nl=False)
-
-
-for _command in (serve, generate, chat):
-    app.command()(cli_options.with_settings(_command))
-
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. No command means serve; vLLM's spellings of flags are understood."""
+    """Entry point. No command means serve. Ends with SystemExit."""
     given = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     asks_for_help = bool(given) and given[0] in ("-h", "--help", "--install-completion", "--show-completion")
     if not given or (given[0] not in COMMANDS and not asks_for_help):
         given = ["serve", *given]
-    if given[0] in ("serve", "generate", "chat"):
-        given = [given[0], *cli_options.vllm_habits(given[1:])]
     try:
-        app(args=given, prog_name="oai-server")
+        settings = plain_settings(given[1:]) if given[0] == "serve" else None
+        if settings is None:
+            from oai_server import commands
+
+            commands.run(given)
+        else:
+            from oai_server import start
+
+            raise SystemExit(start.run_server(settings))
     except EngineError as error:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def _fail(error: Any) -> None:
+def plain_settings(arguments: list[str]) -> Settings | None:
+    """What `serve` is told by `--flag value`, `--flag=value` and switches; None for all that needs an explanation."""
+    table = {option.flag: option for option in options()}
+    switched_off = {option.off_flag: option for option in options() if option.off_flag}
+    flags: dict[str, object] = {}
+    rest = list(arguments)
+    while rest:
+        flag, separator, value = rest.pop(0).partition("=")
+        if flag in switched_off and not separator:
+            flags[switched_off[flag].name] = False
+            continue
+        option = table.get(flag)
+        if option is None or option.multiple or option.name in flags:
+            return None
+        if option.kind is bool and not separator and (not rest or rest[0].startswith("--")):
+            flags[option.name] = True
+            continue
+        if option.kind is bool or (not separator and (not rest or rest[0].startswith("-"))):
+            return None
+        flags[option.name] = value if separator else rest.pop(0)
+        if rest and not rest[0].startswith("--"):
+            return None
+    try:
+        return load_settings(flags, os.environ)
+    except ConfigurationError:
+        return None
+
+
+def _fail(error: EngineError) -> None:
     """One line, no traceback: what is wrong and what to do."""
+    import typer
+
     typer.secho(f"error: {error}", fg="red", err=True)
     raise SystemExit(1)

@@ -70,12 +70,6 @@ class Server(uvicorn.Server):
 
     # ---- life
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        # A full collection over all modules' objects takes tens of milliseconds, in which no token leaves.
-        gc.collect()
-        gc.freeze()
-
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             if self._each_second is not None:
@@ -90,6 +84,9 @@ class Server(uvicorn.Server):
         health = self._services.backend.health()
         if health.state == "ready" and not self._announced:
             self._announced = True
+            # A full collection over all modules' objects takes tens of milliseconds: once, before any token leaves.
+            gc.collect()
+            gc.freeze()
             logger.debug("ready after %.1f s", time.monotonic() - self._began_s)
         if health.state != "dead":
             self._dead_since_s = None

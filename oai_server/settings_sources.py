@@ -7,6 +7,7 @@ Settings Struct and the help texts from the docstrings under its fields, so that
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import logging
 import re
@@ -83,6 +84,7 @@ class Option(msgspec.Struct, frozen=True):
         return ENV_PREFIX + self.name.upper()
 
 
+@functools.cache
 def options() -> tuple[Option, ...]:
     """All settings, group by group, in the order of the source."""
     defaults = Settings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,6 @@ from oai_server.lifecycle import Worker, serve
 from oai_server.model_source import locate_model
 from oai_server.playground import playground_routes
 from oai_server.settings import Settings
-from oai_server.terminal import banner, stderr_console, watch_start
 
 if TYPE_CHECKING:
     from adapters.engine_host import EngineHost
@@ -101,14 +101,17 @@ class Announcement:
         return WatchedBackend(settings.engine_config(), backend_options(settings), self.announce)
 
     async def announce(self, backend: EngineBackend) -> None:
+        terminal = await asyncio.to_thread(importlib.import_module, "oai_server.terminal")  # rich, beside the start
         try:
-            await watch_start(backend, stderr_console())
+            await terminal.watch_start(backend, terminal.stderr_console())
         except EngineError as error:
             logger.error("%s", error)
             return
         if backend.info is not None:
             name = self.settings.served_model_name[0]
-            for line in banner(self.settings, name, backend.info, self._url, time.monotonic() - self._begin_s):
+            for line in terminal.banner(
+                self.settings, name, backend.info, self._url, time.monotonic() - self._begin_s
+            ):
                 logger.info("%s", line)
 
 

@@ -74,6 +74,24 @@ def test_the_front_imports_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
+def test_the_port_is_open_before_heavy_libraries_are_imported() -> None:
+    """/health answers within a second of the command; what only requests need comes while the engine loads."""
+    heavy = (
+        "torch",
+        "numpy",
+        "tokenizers",
+        "jinja2",
+        "llguidance",
+        "huggingface_hub",
+        "rich",
+        "typer",
+        "pydantic",
+    )
+    code = f"import sys, oai_server.cli, oai_server.start; sys.exit(str([m for m in {heavy} if m in sys.modules]))"
+    ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr.strip() == "[]"
+
+
 def test_files_stay_short() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in sources(*ROOMS)}
     assert {str(p): n for p, n in lengths.items() if n > 400} == {}

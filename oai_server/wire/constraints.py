@@ -6,7 +6,6 @@ import asyncio
 from operator import attrgetter
 from typing import Any
 
-from adapters.grammars import response_format_grammar, structured_outputs_grammar
 from engine.request import GrammarSpec
 from oai_server.errors import invalid
 from oai_server.wire.sampling import SamplingFields
@@ -55,6 +54,8 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 
 def _compiled(name: str, value: Any) -> GrammarSpec | None:
+    from adapters.grammars import response_format_grammar, structured_outputs_grammar  # not needed at start
+
     if name == "response_format":
         return response_format_grammar(value)
     if name == "structured_outputs":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_serve_is_the_default_command(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_flags(monkeypatch: pytest.MonkeyPatch, given: list[str], field: str, value: object) -> None:
     assert getattr(settings_of(monkeypatch, "serve", *given), field) == value
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--port", "8123"],
+        ["--port=8123", "--no-access-log", "--max-model-len", "32k", "--gpu-memory-utilization", "0.5"],
+        ["--access-log", "--enforce-eager", "--log-level=debug"],
+        ["--default-chat-template-kwargs", '{"enable_thinking": false}', "--chat-template="],
+    ],
+    ids=str,
+)
+def test_a_plain_line_is_read_as_the_whole_command_line_reads_it(
+    monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    plain = cli.plain_settings(given)
+    assert plain is not None
+    monkeypatch.setattr(cli, "plain_settings", lambda arguments: None)
+    assert settings_of(monkeypatch, "serve", *given) == plain
+
+
+STRANGE = """folder|--help|-h|--no-such-flag|--port|--port --seed|--port x|--port 1 2|--port 1 --port 2|--api-key a
+--access-log true|--access-log=true|--config x.toml|--dtype int3"""
+
+
+@pytest.mark.parametrize("given", re.split(r"[|\n]", STRANGE))
+def test_all_that_needs_an_explanation_is_left_to_the_whole_command_line(given: str) -> None:
+    assert cli.plain_settings(given.split()) is None
 
 
 def test_flags_that_vllm_dropped_only_warn(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
