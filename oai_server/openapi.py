@@ -18,6 +18,7 @@ from oai_server.wire.chat import ChatCompletion, ChatRequest
 from oai_server.wire.completions import Completion, CompletionRequest
 from oai_server.wire.generate import GenerateReply, GenerateRequest
 from oai_server.wire.models import Model, ModelList
+from oai_server.wire.responses import ResponseBody, ResponsesRequest
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 
 JSON = "application/json"
@@ -26,6 +27,7 @@ REFS = "#/components/schemas/{name}"
 
 POSTS: tuple[tuple[str, str, type, type | None, bool], ...] = (
     ("/v1/chat/completions", "A reply to a conversation.", ChatRequest, ChatCompletion, True),
+    ("/v1/responses", "A reply to a conversation, as items.", ResponsesRequest, ResponseBody, True),
     ("/v1/completions", "Completions of one or more prompts.", CompletionRequest, Completion, True),
     ("/generate", "The continuation of a prompt.", GenerateRequest, GenerateReply, True),
     ("/generate_stream", "The continuation of a prompt as a stream.", GenerateRequest, None, True),

@@ -34,7 +34,12 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
 
 def finish_reason(request: ChatRequest, reason: FinishReason | None) -> FinishReason | None:
     """OpenAI's rule: a call that was asked for by name is a plain end, not news to act on."""
-    return "stop" if reason == "tool_calls" and isinstance(request.tool_choice, dict) else reason
+    return "stop" if reason == "tool_calls" and names_call(request) else reason
+
+
+def names_call(request: ChatRequest) -> bool:
+    """Whether `tool_choice` is one function."""
+    return isinstance(request.tool_choice, dict) and request.tool_choice.get("type") != "allowed_tools"
 
 
 class FunctionCall(msgspec.Struct, frozen=True):

@@ -31,12 +31,12 @@ def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
         )
     if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
         raise invalid(f"reasoning_effort must be one of {sorted(EFFORTS)}.", "reasoning_effort")
-    tools = check_tools(request.tools, settings)
+    choice, tools = _allowed(request.tool_choice, check_tools(request.tools, settings))
     continued = bool(request.continue_final_message)
     return ChatPrompt(
         messages=tuple(request.messages),
         tools=tools,
-        tool_choice=_tool_choice(request.tool_choice, tools),
+        tool_choice=_tool_choice(choice, tools),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         chat_template_kwargs=_template_kwargs(request, settings),
         add_generation_prompt=not continued and request.add_generation_prompt is not False,
@@ -81,6 +81,29 @@ def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple
         if not depth_within(parameters, settings.max_json_depth):
             raise invalid(f"tools[{i}].function.parameters are nested too deeply.", f"tools[{i}].function.parameters")
     return tuple(tools)
+
+
+def _allowed(
+    choice: str | dict[str, Any] | None, tools: tuple[dict[str, Any], ...]
+) -> tuple[str | dict[str, Any] | None, tuple[dict[str, Any], ...]]:
+    """`allowed_tools` as the choice that is its mode, and the tools that are left."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return choice, tools
+    allowed = choice.get("allowed_tools")
+    listed = allowed.get("tools") if isinstance(allowed, dict) else None
+    functions = (
+        [tool.get("function") for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
+    )
+    names = [function.get("name") for function in functions if isinstance(function, dict)]
+    kept = tuple(tool for tool in tools if tool["function"]["name"] in names)
+    mode = allowed.get("mode") if isinstance(allowed, dict) else None
+    if not kept or mode not in ("auto", "required"):
+        raise invalid(
+            '`tool_choice.allowed_tools` must have a `mode` ("auto" or "required") and name some of the specified '
+            "`tools`. (parameter=tool_choice)",
+            "tool_choice",
+        )
+    return mode, kept
 
 
 def _tool_choice(choice: str | dict[str, Any] | None, tools: tuple[dict[str, Any], ...]) -> str | dict[str, Any]:

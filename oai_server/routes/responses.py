@@ -1,0 +1,97 @@
+"""POST /v1/responses, without a store: clients send the whole conversation each time, as agents do anyway."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import msgspec
+from litestar import Controller, delete, get, post
+from litestar.types import ASGIApp
+
+from engine.errors import RequestError
+from oai_server.calls import admit
+from oai_server.errors import ApiError, invalid
+from oai_server.interrupts import Interruptible
+from oai_server.replies import Reply
+from oai_server.routes.chat import checked
+from oai_server.routes.requests import record_of
+from oai_server.services import services_of
+from oai_server.streaming import TokenStream
+from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.response_events import ResponseEvents
+from oai_server.wire.responses import ResponsesRequest, chat_request, response_body
+
+DECODER = msgspec.json.Decoder(ResponsesRequest)
+ID_PREFIX = "resp_"
+CHAT_FIELDS = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+"""What chat requests call the fields of these."""
+
+
+class ResponsesController(Controller):
+    path = "/v1/responses"
+
+    @post(status_code=200)
+    async def create(self, request: HttpRequest) -> ASGIApp:
+        """A response, whole or as a stream of events."""
+        services = services_of(request)
+        record = record_of(request)
+        body = await read_json(request, DECODER)
+        reply_id = record.reply_id(ID_PREFIX, body.request_id)
+        with _own_field_names():
+            chat = chat_request(body)
+            asked = await checked(services, chat, request, reply_id)
+        record.model = services.backend.card.ids[0]
+        response = response_body(body, reply_id, int(time.time()), record.model)
+        events = ResponseEvents(response, logprobs=bool(chat.logprobs))
+        async with Interruptible(services.live, request):
+            with _own_field_names():
+                call = await admit(services, record, [asked])
+            if body.stream:
+                return TokenStream(call, events)
+            try:
+                for delta in await call.whole():
+                    events.delta(delta)
+            finally:
+                call.close()
+        events.end(call.final_usage)
+        return Reply(msgspec.json.encode(events.response))
+
+    @get(["/{response_id:str}", "/{response_id:str}/input_items"])
+    async def retrieve(self, response_id: str) -> ASGIApp:
+        """404: nothing is stored."""
+        raise _unknown(response_id)
+
+    @delete("/{response_id:str}", status_code=200)
+    async def remove(self, response_id: str) -> ASGIApp:
+        """404: nothing is stored."""
+        raise _unknown(response_id)
+
+    @post("/{response_id:str}/cancel", status_code=200)
+    async def cancel(self, response_id: str) -> ASGIApp:
+        """404: nothing is stored; closing the connection cancels a response."""
+        raise _unknown(response_id)
+
+
+def _unknown(response_id: str) -> ApiError:
+    return ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
+
+
+@contextlib.contextmanager
+def _own_field_names() -> Iterator[None]:
+    """Errors name the fields of this endpoint."""
+    try:
+        yield
+    except (ApiError, RequestError) as error:
+        status, code = (error.status, error.code) if isinstance(error, ApiError) else (400, error.code)
+        name = (error.param or "").partition("[")[0]
+        if status != 400 or name not in CHAT_FIELDS:
+            raise
+        own = CHAT_FIELDS[name]
+        raise invalid(str(error).replace(name, own), own, code) from None
