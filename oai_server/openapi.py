@@ -41,6 +41,7 @@ POSTS: tuple[tuple[str, str, type, type | None, bool], ...] = (
 GETS: tuple[tuple[str, str, type | None, str], ...] = (
     ("/v1/models", "What is served.", ModelList, JSON),
     ("/v1/models/{model_id}", "One served name.", Model, JSON),
+    ("/v1/responses/{response_id}", "404: responses are not stored.", None, JSON),
     ("/health", "200 when requests are answered.", HealthBody, JSON),
     ("/readyz", "As /health.", HealthBody, JSON),
     ("/livez", "200 while the process runs.", None, JSON),

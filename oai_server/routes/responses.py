@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 import msgspec
-from litestar import Controller, delete, get, post
+from litestar import Controller, get, post
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from engine.errors import RequestError
@@ -50,7 +51,7 @@ class ResponsesController(Controller):
         record.model = services.backend.card.ids[0]
         response = response_body(body, reply_id, int(time.time()), record.model)
         events = ResponseEvents(response, logprobs=bool(chat.logprobs))
-        async with Interruptible(services.live, request):
+        async with Interruptible(services.live, request.scope, request.receive):
             with _own_field_names():
                 call = await admit(services, record, [asked])
             if body.stream:
@@ -63,24 +64,10 @@ class ResponsesController(Controller):
         events.end(call.final_usage)
         return Reply(msgspec.json.encode(events.response))
 
-    @get(["/{response_id:str}", "/{response_id:str}/input_items"])
-    async def retrieve(self, response_id: str) -> ASGIApp:
+    @get("/{response_id:str}")
+    async def retrieve(self, response_id: FromPath[str]) -> ASGIApp:
         """404: nothing is stored."""
-        raise _unknown(response_id)
-
-    @delete("/{response_id:str}", status_code=200)
-    async def remove(self, response_id: str) -> ASGIApp:
-        """404: nothing is stored."""
-        raise _unknown(response_id)
-
-    @post("/{response_id:str}/cancel", status_code=200)
-    async def cancel(self, response_id: str) -> ASGIApp:
-        """404: nothing is stored; closing the connection cancels a response."""
-        raise _unknown(response_id)
-
-
-def _unknown(response_id: str) -> ApiError:
-    return ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
+        raise ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
 
 
 @contextlib.contextmanager

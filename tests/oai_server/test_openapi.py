@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ DOCUMENT: dict[str, Any] = json.loads(document())
 def test_every_route_is_described_and_every_description_is_a_route() -> None:
     app = create_app(Settings(), FakeBackend())
     routes = {
-        (method.lower(), path.replace("{model_id:path}", "{model_id}"))
+        (method.lower(), re.sub(r":\w+}", "}", path))
         for path, methods in ((route.path, route.methods) for route in app.routes)  # type: ignore[union-attr]
         for method in methods
         if method not in ("OPTIONS", "HEAD")
@@ -76,8 +77,11 @@ def test_bodies_made_from_the_schema_get_no_5xx(server: LiveServer) -> None:
     for path, base in (
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
         ("/v1/completions", {"prompt": "x", "max_tokens": 1}),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 1}),
     ):
-        name = "ChatRequest" if "messages" in base else "CompletionRequest"
+        name = {"messages": "ChatRequest", "prompt": "CompletionRequest", "input": "ResponsesRequest"}[
+            next(iter(base))
+        ]
         for field in DOCUMENT["components"]["schemas"][name]["properties"]:
             for value in values:
                 reply = server.post(path, {**base, field: value})

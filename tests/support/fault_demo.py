@@ -85,15 +85,17 @@ def check_envelope(reply: httpx.Response) -> dict[str, Any]:
 
 
 def check_answered(reply: httpx.Response) -> None:
-    """A whole answer or a stream with an end; JSON without NaN."""
+    """A whole answer or a stream with an end; JSON without NaN. `/v1/responses` has no [DONE], but a last event."""
     assert reply.status_code == 200, reply.text[:500]
+    events = [reply.text]
     if reply.headers["content-type"].startswith("text/event-stream"):
-        *events, last = [line[6:] for line in reply.text.splitlines() if line.startswith("data: ")]
-        assert last == "[DONE]"
-    else:
-        events = [reply.text]
+        events = [line[6:] for line in reply.text.splitlines() if line.startswith("data: ")]
+        if events[-1] == "[DONE]":
+            del events[-1]
+        else:
+            assert json.loads(events[-1])["type"] in ("response.completed", "response.incomplete"), events[-1]
     for event in events:
-        assert "error" not in json.loads(event, parse_constant=_no_json), event
+        assert not json.loads(event, parse_constant=_no_json).get("error"), event
 
 
 def _no_json(constant: str) -> None:

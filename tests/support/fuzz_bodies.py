@@ -15,6 +15,8 @@ from typing import Any
 from oai_server.wire.chat import ChatRequest
 from oai_server.wire.completions import CompletionRequest
 from oai_server.wire.generate import GenerateRequest
+from oai_server.wire.responses import ResponsesRequest
+from oai_server.wire.responses import ResponsesRequest
 from oai_server.wire.tokens import DetokenizeRequest, TokenizeRequest
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", 1]}}, "required": ["a"]}
@@ -50,15 +52,48 @@ TEXTS: list[dict[str, Any]] = [
     {"prompt": "Hello", "guided_choice": ["yes", "no"], "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1},
     {"prompt": "Hello", "bad_words": ["a"], "allowed_token_ids": [1, 2, 3], "repetition_penalty": 1.1},
 ]
+ITEMS: list[dict[str, Any]] = [
+    {"input": "Hello", "stream": True},
+    {
+        "input": [
+            USER,
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+            {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_1", "output": "2"},
+        ],
+        "tools": [{"type": "function", **TOOL["function"]}],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+    },
+    {"input": "Hello", "text": {"format": {"type": "json_schema", "name": "s", "schema": SCHEMA}}},
+]
+RESPONSES: list[dict[str, Any]] = [
+    {"input": "Hello", "instructions": "Be kind."},
+    {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "stream": True},
+    {
+        "input": [
+            {"type": "message", "role": "user", "content": "Hi"},
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+            {"type": "function_call", "call_id": "c", "name": "look_up", "arguments": '{"a": 1}'},
+            {"type": "function_call_output", "call_id": "c", "output": "2"},
+        ],
+        "tools": [{"type": "function", "name": "look_up", "parameters": SCHEMA, "strict": True}],
+        "tool_choice": "auto",
+        "reasoning": {"effort": "low"},
+    },
+    {"input": "x", "text": {"format": {"type": "json_schema", "name": "s", "schema": SCHEMA, "strict": True}}},
+    {"input": "x", "include": ["message.output_text.logprobs"], "top_logprobs": 2, "metadata": {"a": "b"}},
+]
 ROUTES: dict[str, tuple[list[dict[str, Any]], type]] = {
     "/v1/chat/completions": (CHATS, ChatRequest),
     "/v1/completions": (TEXTS, CompletionRequest),
+    "/v1/responses": (ITEMS, ResponsesRequest),
+    "/v1/responses": (RESPONSES, ResponsesRequest),
     "/generate": ([{"prompt": "Hello", "max_tokens": 2}], GenerateRequest),
     "/generate_stream": ([{"prompt": "Hello", "max_tokens": 2}], GenerateRequest),
     "/tokenize": ([{"prompt": "Hello"}, {"messages": [USER], "tools": [TOOL]}], TokenizeRequest),
     "/detokenize": ([{"tokens": [1, 2, 3]}], DetokenizeRequest),
 }
-WEIGHTS = (8, 5, 1, 1, 2, 1)
+WEIGHTS = (8, 5, 3, 1, 1, 2, 1)
 MAX_TOKENS = 3
 RAW = {
     "@NaN@": "NaN",
@@ -84,7 +119,7 @@ def case(seed: int) -> Case:
     (path, (bases, struct)) = rng.choices(list(ROUTES.items()), WEIGHTS)[0]
     body = copy.deepcopy(rng.choice(bases))
     if path.startswith("/v1/"):
-        body["max_tokens"] = MAX_TOKENS
+        body["max_output_tokens" if path == "/v1/responses" else "max_tokens"] = MAX_TOKENS
     changed = [_change(rng, body, struct) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     text = json.dumps(body, ensure_ascii=rng.random() < 0.5)
     for stand_in, raw in RAW.items():
