@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from engine.models.fields import Fields, read_json
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -116,23 +119,39 @@ def parse_token_ids(value: Any, fields: Fields, vocab_size: int) -> tuple[int, .
     return tuple(dict.fromkeys(i for i in ids if 0 <= i < vocab_size))
 
 
+GENERATION_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (1e-6, 1.0),
+    "top_k": (-1, 1 << 30),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 100.0),
+    "max_new_tokens": (1, 1 << 30),
+}
+"""What a request may ask for, too."""
+
+
 def parse_generation(fields: Fields) -> GenerationDefaults:
-    """Greedy (temperature 0) where the file says do_sample false. Values outside their range are an error."""
+    """Greedy (temperature 0) where the file says do_sample false. Values out of range only give a warning."""
 
-    def number(name: str, high: float) -> float | None:
-        return None if fields.raw(name) is None else fields.number(name, high=high)
+    def number(name: str, kind: type[float] = float) -> float | None:
+        value, (low, high) = fields.raw(name), GENERATION_RANGES[name]
+        if value is None:
+            return None
+        if isinstance(value, kind | int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        logger.warning("%s: %s is out of range and left out: %.50r", fields.path, name, value)
+        return None
 
-    temperature = number("temperature", 100.0)
-    if fields.raw("do_sample") is False:
-        temperature = 0.0
-    top_k = None if fields.raw("top_k") is None else max(0, fields.integer("top_k", low=-1))
+    def integer(name: str) -> int | None:
+        value = number(name, int)
+        return None if value is None else int(value)
+
+    top_k = integer("top_k")
     return GenerationDefaults(
-        temperature=temperature,
-        top_p=number("top_p", 1.0),
-        top_k=top_k,
-        min_p=number("min_p", 1.0),
-        repetition_penalty=number("repetition_penalty", 100.0),
-        max_new_tokens=None
-        if fields.raw("max_new_tokens") is None
-        else fields.integer("max_new_tokens", high=1 << 30),
+        temperature=0.0 if fields.raw("do_sample") is False else number("temperature"),
+        top_p=number("top_p"),
+        top_k=None if top_k is None else max(0, top_k),
+        min_p=number("min_p"),
+        repetition_penalty=number("repetition_penalty"),
+        max_new_tokens=integer("max_new_tokens"),
     )

@@ -16,7 +16,6 @@ from oai_server.wire.chat import ChatRequest
 from oai_server.wire.completions import CompletionRequest
 from oai_server.wire.generate import GenerateRequest
 from oai_server.wire.responses import ResponsesRequest
-from oai_server.wire.responses import ResponsesRequest
 from oai_server.wire.tokens import DetokenizeRequest, TokenizeRequest
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", 1]}}, "required": ["a"]}
@@ -65,29 +64,13 @@ ITEMS: list[dict[str, Any]] = [
         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
     },
     {"input": "Hello", "text": {"format": {"type": "json_schema", "name": "s", "schema": SCHEMA}}},
-]
-RESPONSES: list[dict[str, Any]] = [
-    {"input": "Hello", "instructions": "Be kind."},
-    {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "stream": True},
-    {
-        "input": [
-            {"type": "message", "role": "user", "content": "Hi"},
-            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
-            {"type": "function_call", "call_id": "c", "name": "look_up", "arguments": '{"a": 1}'},
-            {"type": "function_call_output", "call_id": "c", "output": "2"},
-        ],
-        "tools": [{"type": "function", "name": "look_up", "parameters": SCHEMA, "strict": True}],
-        "tool_choice": "auto",
-        "reasoning": {"effort": "low"},
-    },
-    {"input": "x", "text": {"format": {"type": "json_schema", "name": "s", "schema": SCHEMA, "strict": True}}},
     {"input": "x", "include": ["message.output_text.logprobs"], "top_logprobs": 2, "metadata": {"a": "b"}},
+    {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "reasoning": {"effort": "low"}},
 ]
 ROUTES: dict[str, tuple[list[dict[str, Any]], type]] = {
     "/v1/chat/completions": (CHATS, ChatRequest),
     "/v1/completions": (TEXTS, CompletionRequest),
     "/v1/responses": (ITEMS, ResponsesRequest),
-    "/v1/responses": (RESPONSES, ResponsesRequest),
     "/generate": ([{"prompt": "Hello", "max_tokens": 2}], GenerateRequest),
     "/generate_stream": ([{"prompt": "Hello", "max_tokens": 2}], GenerateRequest),
     "/tokenize": ([{"prompt": "Hello"}, {"messages": [USER], "tools": [TOOL]}], TokenizeRequest),

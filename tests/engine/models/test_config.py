@@ -87,6 +87,21 @@ def test_generation_defaults_and_stop_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "absurd",
+    [
+        {"temperature": -5, "top_p": 7, "top_k": -3, "min_p": 2, "repetition_penalty": 0, "max_new_tokens": 0},
+        {"temperature": 99, "top_p": 0, "top_k": 2**40, "min_p": -1, "repetition_penalty": 1e-30},
+        {"temperature": "hot", "top_p": [1], "top_k": 1.5, "min_p": True, "repetition_penalty": float("nan")},
+    ],
+)
+def test_h05_absurd_defaults_are_left_out(
+    tmp_path: Path, absurd: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert parse(tmp_path, absurd).generation == parse(tmp_path, {}).generation
+    assert all(f"{name} is out of range" in caplog.text for name in absurd)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM.*supported: QWenLMHeadModel, Qwen2ForCausalLM"),
