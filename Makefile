@@ -37,6 +37,16 @@ check: $(VENV)/.dev ## format, lint, types, import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
+$(VENV)/.compat: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable ".[compat]"
+	@touch $@
+
+compat: $(VENV)/.compat ## the official clients against this server with the demo model
+	$(BIN)/python -m compat_tests.run $(ARGS)
+
+compat-vllm: $(VENV)/.compat ## the same requests to vLLM's CPU build beside it, in an environment of its own
+	$(BIN)/python -m compat_tests.run --vllm $(ARGS)
+
 format: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -19,6 +19,14 @@ def test_chat_model(base_url: str, api_key: str, model: str) -> None:
     assert streamed == reply.content
 
 
+def test_responses_api(base_url: str, api_key: str, model: str) -> None:
+    options = {"base_url": f"{base_url}/v1", "api_key": api_key, "model": model, "temperature": 0}
+    chat = langchain_openai.ChatOpenAI(**options, use_responses_api=True, max_tokens=24)
+    reply = chat.invoke("Hello! Who are you?")
+    assert reply.text
+    assert "".join(chunk.text for chunk in chat.stream("Hello! Who are you?")) == reply.text
+
+
 def test_bound_tools(base_url: str, api_key: str, model: str) -> None:
     from langchain_core.tools import tool
 

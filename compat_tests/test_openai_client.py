@@ -152,3 +152,16 @@ def test_strict_validation_of_replies(base_url: str, api_key: str, model: str) -
         pass
     strict.completions.create(model=model, prompt="Hi", max_tokens=4, logprobs=1)
     strict.models.list()
+
+
+def test_responses(client: openai.OpenAI, model: str) -> None:
+    chat = client.chat.completions.create(model=model, messages=HELLO, max_tokens=24, temperature=0)
+    reply = client.responses.create(model=model, input=HELLO, max_output_tokens=24, temperature=0)  # type: ignore[arg-type]
+    assert reply.output_text == chat.choices[0].message.content
+    assert reply.status in {"completed", "incomplete"}
+    assert reply.usage is not None
+    assert reply.usage.output_tokens > 0
+    with client.responses.stream(model=model, input=HELLO, max_output_tokens=24, temperature=0) as events:  # type: ignore[arg-type]
+        kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == f"response.{reply.status}"

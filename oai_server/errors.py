@@ -35,6 +35,8 @@ NO_RETRY = {"x-should-retry": "false"}
 """For failures that the same request would meet again; the official clients obey it."""
 MAX_MESSAGE_CHARS = 500
 """Reasons of a grammar's or a template's library quote what they were given, at any length."""
+GENERATING = ("/chat/completions", "/completions", "/responses", "/models")
+"""Endpoints below /v1 that every client asks for."""
 TYPE_BY_STATUS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -151,13 +153,24 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     status = error.status_code
     if status == 404:
         path = request.scope["path"][:200]
-        return _respond(ApiError(404, f"Invalid URL ({request.method} {path})", code="unknown_url"))
+        message = f"Invalid URL ({request.method} {path}){_hint(path)}"
+        return _respond(ApiError(404, message, code="unknown_url"))
     if status == 405:
         message = f"Not allowed to {request.method} on this URL."
         return _respond(ApiError(405, message, code="method_not_allowed", headers=dict(error.headers or {})))
     if status < 500:
         return _respond(ApiError(status, error.detail))
     return on_exception(request, error)
+
+
+def _hint(path: str) -> str:
+    """What was probably meant: a base URL without its /v1 or with two, or a service that is not served."""
+    below = path.removeprefix("/v1/v1").removeprefix("/v1")
+    if below in GENERATING and path != f"/v1{below}":
+        return f". Did you mean /v1{below}? Base URLs end in /v1."
+    if path.startswith("/v1/"):
+        return ". This server generates text; embeddings, images, audio, files and the like are not served."
+    return ""
 
 
 def on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

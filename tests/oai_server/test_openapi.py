@@ -92,3 +92,18 @@ def test_bodies_made_from_the_schema_get_no_5xx(server: LiveServer) -> None:
 
 def test_structs_ignore_unknown_fields() -> None:
     assert msgspec.json.decode(b'{"messages": [], "x": 1}', type=ChatRequest).messages == []
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/chat/completions", "Did you mean /v1/chat/completions?"),
+        ("/v1/v1/models", "Did you mean /v1/models?"),
+        ("/v1/embeddings", "embeddings, images, audio, files and the like are not served"),
+        ("/foo", "Invalid URL (POST /foo)"),
+    ],
+)
+def test_an_unknown_path_says_what_was_probably_meant(server: LiveServer, path: str, words: str) -> None:
+    reply = server.post(path, {"model": "fake", "input": "x"})
+    assert reply.status_code == 404
+    assert words in reply.json()["error"]["message"]
