@@ -1,16 +1,18 @@
 """The HTTP layer alone: SSE chunks and short requests a second and core, the field's stack against ours.
 
-    python -m benchmarks.http_layer [--levels 1,16,64,256] [--events 100000] [--repeats 3]
+    python -m benchmarks.http_layer [--levels 1,16,64,256] [--tokens 256] [--chunks 65536] [--rounds 5]
 
 A fake engine emits as fast as its streams write. The server has core 0, the client core 1. Rates are per second of
 the server's own CPU time, so that other work on the machine disturbs them little; a server that keeps its core busy
-does as many per second of wall time. Medians; the two servers take turns.
+does as many per second of wall time. The two servers take turns at every level, and who begins alternates; ratios
+are of the two neighbours in time, medians and extremes over the rounds. Starting and ending the streams counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import select
@@ -19,12 +21,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 FIELD, OURS = "field", "ours"
-BARS = {64: 1.8, 256: 2.5}
-SHORT_BAR = 1.5
-TICKS = os.sysconf("SC_CLK_TCK")
+SHORT = "short requests, 16 connections"
+BARS = {"chunks, 64 streams": 1.8, "chunks, 256 streams": 2.5, SHORT: 1.5}
 
 
 @contextlib.contextmanager
@@ -44,10 +45,8 @@ def running(kind: str) -> Iterator[tuple[int, int]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """User and system time of a process, from its CPU clock (clock_getcpuclockid)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def request_bytes(tokens: int, *, stream: bool) -> bytes:
@@ -122,55 +121,68 @@ def complete(reply: bytes) -> bool:
     return len(body) >= int(length)
 
 
-def measure(pid: int, port: int, streams: int, events: int) -> float:
-    """Chunks a CPU second at one level."""
+def measure(pid: int, port: int, streams: int, tokens: int, chunks: int) -> float:
+    """Chunks a CPU second with `streams` at a time of `tokens` each, about `chunks` in all."""
     before = cpu_seconds(pid)
-    seen = consume_streams(port, streams, max(8, events // streams))
-    return seen / max(cpu_seconds(pid) - before, 1 / TICKS)
+    seen = sum(consume_streams(port, streams, tokens) for _ in range(max(1, chunks // (streams * tokens))))
+    return seen / (cpu_seconds(pid) - before)
 
 
 def measure_short(pid: int, port: int, connections: int, requests: int) -> float:
+    """Whole requests a CPU second."""
     before = cpu_seconds(pid)
     done = roundtrips(port, connections, requests)
-    return done / max(cpu_seconds(pid) - before, 1 / TICKS)
+    return done / (cpu_seconds(pid) - before)
+
+
+def measurements(options: argparse.Namespace) -> dict[str, Callable[[int, int], float]]:
+    """What is measured of the server (pid, port), by the name of its row."""
+    rows: dict[str, Callable[[int, int], float]] = {}
+    for level in [int(level) for level in options.levels.split(",")]:
+        chunks = options.chunks if level >= 16 else options.chunks // 8
+        rows[f"chunks, {level} streams"] = functools.partial(
+            measure, streams=level, tokens=options.tokens, chunks=chunks
+        )
+    rows[SHORT] = functools.partial(measure_short, connections=16, requests=options.requests)
+    return rows
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--levels", default="1,16,64,256", help="streams at a time")
-    arguments.add_argument("--events", type=int, default=100_000, help="chunks a measurement")
-    arguments.add_argument("--requests", type=int, default=8_000, help="short requests a measurement")
-    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--tokens", type=int, default=256, help="tokens a stream")
+    arguments.add_argument(
+        "--chunks", type=int, default=65_536, help="chunks a measurement; an eighth below 16 streams"
+    )
+    arguments.add_argument("--requests", type=int, default=3_000, help="short requests a measurement")
+    arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args()
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {1})
-    levels = [int(level) for level in options.levels.split(",")]
-    rows: dict[str, dict[str, list[float]]] = {}
+    rows: dict[str, list[tuple[float, float]]] = {}
     begin_s = time.perf_counter()
     with running(FIELD) as field, running(OURS) as ours:
-        for _ in range(options.repeats):
-            for name, (pid, port) in ((FIELD, field), (OURS, ours)):
-                for level in levels:
-                    rate = measure(pid, port, level, options.events)
-                    rows.setdefault(f"chunks, {level} streams", {}).setdefault(name, []).append(rate)
-                rate = measure_short(pid, port, 16, options.requests)
-                rows.setdefault("short requests, 16 connections", {}).setdefault(name, []).append(rate)
+        for number in range(options.rounds):
+            for name, of in measurements(options).items():
+                pair = (of(*field), of(*ours)) if number % 2 == 0 else (of(*ours), of(*field))[::-1]
+                rows.setdefault(name, []).append(pair)
     sys.stdout.write(table(rows))
-    sys.stdout.write(f"\nmedians of {options.repeats}, {time.perf_counter() - begin_s:.0f} s\n")
+    seconds = time.perf_counter() - begin_s
+    sys.stdout.write(f"\n{options.tokens} tokens a stream, {options.rounds} rounds, {seconds:.0f} s\n")
     return 0
 
 
-def table(rows: dict[str, dict[str, list[float]]]) -> str:
+def table(rows: dict[str, list[tuple[float, float]]]) -> str:
     lines = [
-        "| per second of one server core | FastAPI + StreamingResponse + pydantic | ours | ratio | bar |",
+        "| a second of one core | FastAPI, StreamingResponse, pydantic | this server | ratio (min-max) | bar |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    bars = {f"chunks, {level} streams": bar for level, bar in BARS.items()}
-    bars["short requests, 16 connections"] = SHORT_BAR
-    for name, rates in rows.items():
-        field, ours = statistics.median(rates[FIELD]), statistics.median(rates[OURS])
-        bar = f"{bars[name]:.1f}x" if name in bars else ""
-        lines.append(f"| {name} | {field:,.0f} | {ours:,.0f} | {ours / field:.2f}x | {bar} |")
+    for name, pairs in rows.items():
+        field, ours = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+        ratios = [ours / field for field, ours in pairs]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        bar = f"{BARS[name]:.1f}" if name in BARS else ""
+        lines.append(f"| {name} | {field:,.0f} | {ours:,.0f} | {spread} | {bar} |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -38,75 +39,76 @@ QUIET_S = 0.15
 class Mailbox:
     """One stream: the engine puts one token, the consumer takes it and comes back for the next."""
 
+    __slots__ = ("_engine", "left", "waiter")
+
     def __init__(self, engine: StepEngine, tokens: int) -> None:
         self._engine = engine
-        self._waiter: asyncio.Future[None] | None = None
         self.left = tokens
+        self.waiter: asyncio.Future[None] | None = None
 
-    async def take(self) -> bool:
-        """Waits for a token; False after the last."""
-        if self.left == 0:
-            return False
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._engine.arrived(self)
-        await self._waiter
+    def next_token(self) -> asyncio.Future[None]:
+        """To be awaited. The consumer is back for it: all before has been written."""
+        engine = self._engine
         self.left -= 1
-        return True
-
-    def put(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self.waiter = waiter = engine.loop.create_future()
+        engine.waiting.append(waiter)
+        if len(engine.waiting) == engine.num_running:
+            engine.loop.call_soon(engine.step)
+        return waiter
 
 
 class StepEngine:
     """Emits as fast as it can: one token to every stream, and again as soon as all have written theirs."""
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self) -> None:
-        self._here: set[Mailbox] = set()
-        self.streams: set[Mailbox] = set()
-        self._started = False
+        self.waiting: list[asyncio.Future[None]] = []
+        self.num_running = 0
+        """Streams; 0 until the first step."""
+        self._streams: set[Mailbox] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, tokens: int) -> Mailbox:
+        self.loop = asyncio.get_running_loop()
         mailbox = Mailbox(self, tokens)
-        self.streams.add(mailbox)
+        self._streams.add(mailbox)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._begin)
+        self._timer = self.loop.call_later(QUIET_S, self._begin)
         return mailbox
 
     def leave(self, mailbox: Mailbox) -> None:
-        self.streams.discard(mailbox)
-        self._here.discard(mailbox)
-        if not self.streams:
-            self._started = False
-        elif self._started and len(self._here) == len(self.streams):
-            self._step()
-
-    def arrived(self, mailbox: Mailbox) -> None:
-        self._here.add(mailbox)
-        if self._started and len(self._here) == len(self.streams):
-            asyncio.get_running_loop().call_soon(self._step)
+        self._streams.discard(mailbox)
+        if mailbox.waiter is not None and not mailbox.waiter.done():
+            self.waiting.remove(mailbox.waiter)
+        if self.num_running:
+            self.num_running = len(self._streams)
+            if self.waiting and len(self.waiting) == self.num_running:
+                self.step()
 
     def _begin(self) -> None:
-        self._started = True
-        if self._here:
-            self._step()
+        self.num_running = len(self._streams)
+        if self.waiting:
+            self.step()
 
-    def _step(self) -> None:
-        ready, self._here = self._here, set()
-        for mailbox in ready:
-            mailbox.put()
+    def step(self) -> None:
+        ready, self.waiting = self.waiting, []
+        for waiter in ready:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 # ---- ours
 
 
 class BenchGeneration:
+    __slots__ = ("_delta", "_done", "_engine", "_mailbox", "_request", "_tokens")
+
     prompt_token_ids = (1, 2, 3)
     prompt_text = "a b c"
     prompt_logprobs: tuple[PositionLogprobs | None, ...] = ()
+    times = ()
 
     def __init__(self, engine: StepEngine, request: GenerationRequest) -> None:
         self._engine = engine
@@ -126,7 +128,7 @@ class BenchGeneration:
             self._done = True
             await asyncio.sleep(0)
             return (ChoiceDelta(0, content=TOKEN * self._tokens, token_ids=(7,), finish_reason="length"),)
-        await self._mailbox.take()
+        await self._mailbox.next_token()
         if self._mailbox.left:
             return self._delta
         self._done = True
@@ -200,7 +202,8 @@ def field_app() -> Any:
         try:
             first = models.chunk(reply_id, created, MODEL, models.Delta(role="assistant", content=""))
             yield f"data: {first.model_dump_json(exclude_unset=True)}\n\n"
-            while await mailbox.take():
+            while mailbox.left:
+                await mailbox.next_token()
                 reason = None if mailbox.left else "length"
                 chunk = models.chunk(reply_id, created, MODEL, models.Delta(content=TOKEN), reason)
                 yield f"data: {chunk.model_dump_json(exclude_unset=True)}\n\n"
@@ -222,6 +225,8 @@ def field_app() -> Any:
 
 def serve_field(listener: socket.socket) -> None:
     config = uvicorn.Config(field_app(), log_config=None, access_log=False, loop="uvloop", http="httptools")
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config).run(sockets=[listener])
 
 

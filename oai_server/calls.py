@@ -41,8 +41,8 @@ class Call:
     """Owned by one request. `close` must be called, whatever happens; it cancels what still runs."""
 
     __slots__ = (
-        *("_closed", "_finished", "_first_s", "_intervals", "_last_s", "_max_tokens"),
-        *("choices_per_prompt", "generations", "num_choices", "record", "services"),
+        *("_closed", "_finished", "_first_s", "_intervals", "_max_tokens"),
+        *("choices_per_prompt", "generations", "last_s", "num_choices", "record", "services"),
     )
 
     def __init__(self, services: Services, record: RequestRecord, requests: Sequence[GenerationRequest]) -> None:
@@ -54,7 +54,8 @@ class Call:
         self._max_tokens = requests[0].params.max_tokens
         self._finished = 0
         self._first_s = 0.0
-        self._last_s = 0.0
+        self.last_s = 0.0
+        """When the latest output came, on the clock of time.perf_counter(); 0 before the first."""
         self._closed = False
         self._intervals = services.telemetry.inter_token_latency
 
@@ -140,14 +141,14 @@ class Call:
     def count_output(self, deltas: Sequence[ChoiceDelta]) -> bool:
         """Times and finish reasons of what the consumer just took. Returns whether every choice has ended."""
         now = time.perf_counter()
-        if self._last_s == 0.0:
+        if self.last_s == 0.0:
             self._first_s = now
             self.record.first_token_s = now - self.record.started_s
             self.services.telemetry.time_to_first_token.observe(self.record.first_token_s)
         else:
             count = len(deltas[0].token_ids) or 1
-            self._intervals.observe((now - self._last_s) / count, count)
-        self._last_s = now
+            self._intervals.observe((now - self.last_s) / count, count)
+        self.last_s = now
         for delta in deltas:
             if delta.finish_reason is not None:
                 self._count_finished((delta,))
@@ -184,8 +185,8 @@ class Call:
         telemetry.params_n.observe(self.choices_per_prompt)
         if self._max_tokens is not None:
             telemetry.params_max_tokens.observe(self._max_tokens)
-        streamed = self._last_s > 0.0
+        streamed = self.last_s > 0.0
         observe_times(telemetry, self.generations, self.record.seconds(), streamed=streamed)
-        if self._last_s > self._first_s:
-            decode_s = self._last_s - self._first_s
+        if self.last_s > self._first_s:
+            decode_s = self.last_s - self._first_s
             telemetry.time_per_output_token.observe(decode_s * self.num_choices / max(1, usage.completion_tokens - 1))

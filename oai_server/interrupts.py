@@ -7,36 +7,57 @@ Waiting costs nothing this way: no second task per wait, no flag to poll.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from litestar import Request
 from litestar.types import Receive
 
 from oai_server.errors import ApiError, ClientGoneError
 
 ON_LOST = "oai_server.on_lost"
-"""Scope extension: a set of functions that the HTTP protocol calls when the connection is lost."""
+"""Scope extension: the connection's LostConnection, from our own HTTP protocol."""
+
+
+class LostConnection:
+    """Whom to call when a connection is lost; who comes too late is called at once."""
+
+    __slots__ = ("_calls", "_lost")
+
+    def __init__(self) -> None:
+        self._calls: set[Callable[[], None]] = set()
+        self._lost = False
+
+    def add(self, call: Callable[[], None]) -> None:
+        self._calls.add(call)
+        if self._lost:
+            call()
+
+    def discard(self, call: Callable[[], None]) -> None:
+        self._calls.discard(call)
+
+    def lose(self) -> None:
+        self._lost = True
+        for call in list(self._calls):
+            call()
 
 
 class Interruptible:
-    """`async with Interruptible(live, receive):` a block that `interrupt` can end.
+    """`async with Interruptible(live, scope, receive):` a block that `interrupt` can end.
 
-    `live` is the set of all such blocks of this process. With a `request`, its client's departure interrupts the
-    block with ClientGoneError; streams do without, since their response watches itself. Our own protocol calls those
-    who put themselves into the scope's ON_LOST; under another server a task listens.
+    `live` is the set of all such blocks of this process. With the scope and `receive` of a request whose body has
+    been read, its client's departure interrupts the block with ClientGoneError: our own protocol says so through the
+    scope's ON_LOST; under another server a task listens.
     """
 
-    def __init__(self, live: set[Interruptible], request: Request[Any, Any, Any] | None = None) -> None:
+    def __init__(
+        self, live: set[Interruptible], scope: Mapping[str, Any] | None = None, receive: Receive | None = None
+    ) -> None:
         self._live = live
-        self._receive = None
-        self._on_lost: set[Callable[[], None]] | None = None
-        if request is not None:
-            extensions: Any = request.scope.get("extensions") or {}
-            self._on_lost = extensions.get(ON_LOST)
-            if self._on_lost is None:
-                self._receive = request.receive
+        self._receive = receive
+        self._on_lost: LostConnection | None = None
+        if scope is not None:
+            self._on_lost = (scope.get("extensions") or {}).get(ON_LOST)
         self._task: asyncio.Task[object] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._error: ApiError | None = None

@@ -7,16 +7,15 @@ one piece, pays for none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from os import urandom
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from oai_server.chunked import ChunkFraming
 from oai_server.errors import ApiError
-from oai_server.interrupts import ON_LOST
+from oai_server.interrupts import ON_LOST, LostConnection
 from oai_server.settings import Settings
 
 HEADERS, BODY, COMPLETE = range(3)
@@ -44,6 +43,21 @@ class GuardedConfig(uvicorn.Config):
         self.max_connections = max_connections
 
 
+class LeanCycle(RequestResponseCycle):
+    """uvicorn's response, with a short way for what nearly every message is: a chunk that can be sent at once."""
+
+    async def send(self, message: Any) -> None:
+        if (
+            self.chunked_encoding
+            and message.get("more_body")
+            and (body := message["body"])
+            and not (self.flow.write_paused or self.disconnected or self.response_complete)
+        ):
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            await super().send(message)
+
+
 class _RefusedError(Exception):
     """Raised inside a parser callback to stop the parser."""
 
@@ -60,7 +74,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._refusal: ApiError | None = None
-        self._on_lost: set[Callable[[], None]] = set()
+        self._on_lost = LostConnection()
         self._max_body_bytes = int(config.settings.max_body_mib * 2**20)
         self._framing: ChunkFraming | None = None
         self._before = b""
@@ -80,8 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
-        for call in list(self._on_lost):
-            call()
+        self._on_lost.lose()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -124,6 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if any(name == b"transfer-encoding" for name, _ in self.headers):
             self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
+        self.cycle.__class__ = LeanCycle  # uvicorn names its own class; the response's task has not begun yet
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers are dropped: as headers they could pretend to be what a proxy in front of us has checked."""

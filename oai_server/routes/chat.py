@@ -23,6 +23,7 @@ from oai_server.wire.chat import (
     FunctionCall,
     ToolCall,
     finish_reason,
+    names_call,
 )
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate
@@ -49,7 +50,7 @@ class ChatController(Controller):
         reply_id = record.reply_id(ID_PREFIX, body.request_id)
         asked = await checked(services, body, request, reply_id)
         record.model = services.backend.card.ids[0]
-        async with Interruptible(services.live, request):
+        async with Interruptible(services.live, request.scope, request.receive):
             call = await admit(services, record, [asked])
             if body.stream:
                 return TokenStream(call, _chunks(services, body, call, reply_id))
@@ -113,7 +114,7 @@ def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) ->
             tokens_as_ids=_tokens_as_ids(services, body),
             prompt_text=bool(body.return_prompt_text),
             reasoning_field=settings.reasoning_field,
-            named_call=isinstance(body.tool_choice, dict),
+            named_call=names_call(body),
         ),
         call.generations[0],
     )

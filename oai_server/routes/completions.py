@@ -56,7 +56,7 @@ class CompletionsController(Controller):
             )
             for prompt in prompts
         ]
-        async with Interruptible(services.live, request):
+        async with Interruptible(services.live, request.scope, request.receive):
             call = await admit(services, record, asked)
             if body.stream:
                 return TokenStream(call, _chunks(services, body, call, reply_id))

@@ -27,6 +27,8 @@ DEFAULT_MAX_TOKENS = 128
 class GenerateChunks:
     """`data: {"text": ..., "finish_reason": null}`, then `data: [DONE]`."""
 
+    text_frame: tuple[bytes, bytes] | None = (b'data: {"text":', b',"finish_reason":null}\n\n')
+
     def first(self) -> bytes:
         return b""
 
@@ -65,7 +67,7 @@ async def _answer(request: HttpRequest, *, always_stream: bool) -> ASGIApp:
     record.model = card.ids[0]
     stream = always_stream or bool(body.stream)
     asked = generation_request(services, record, TextPrompt(body.prompt), params, reply_id=reply_id, stream=stream)
-    async with Interruptible(services.live, request):
+    async with Interruptible(services.live, request.scope, request.receive):
         call = await admit(services, record, [asked])
         if stream:
             return TokenStream(call, GenerateChunks())

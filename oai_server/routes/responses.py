@@ -51,7 +51,7 @@ class ResponsesController(Controller):
         record.model = services.backend.card.ids[0]
         response = response_body(body, reply_id, int(time.time()), record.model)
         events = ResponseEvents(response, logprobs=bool(chat.logprobs))
-        async with Interruptible(services.live, request):
+        async with Interruptible(services.live, request.scope, request.receive):
             with _own_field_names():
                 call = await admit(services, record, [asked])
             if body.stream:

@@ -38,6 +38,8 @@ class ChatChunkOptions(msgspec.Struct, frozen=True):
 class ChatChunks:
     """Encodes one chat stream."""
 
+    __slots__ = ("_around", "_around_reasoning", "_generation", "_options", "_plain", "_template", "text_frame")
+
     def __init__(self, template: ChunkTemplate, options: ChatChunkOptions, generation: Generation) -> None:
         self._template = template
         self._generation = generation
@@ -47,6 +49,7 @@ class ChatChunks:
         self._around = [
             template.around_text(index, '"delta":{"content":', AFTER_TEXT) for index in range(options.choices)
         ]
+        self.text_frame = self._around[0] if self._plain else None
 
     def first(self) -> bytes:
         """One chunk a choice with the role; sent together with the first output, not before it."""

@@ -16,14 +16,17 @@ from oai_server.wire.usage import UsageBody
 
 DONE = b"data: [DONE]\n\n"
 
-_encode = msgspec.json.encode
+encode_json = msgspec.json.Encoder().encode
 
 
 def json_bytes(value: object) -> bytes:
     """JSON without a character that anyone takes for the end of a line."""
-    encoded = _encode(value)
-    if encoded.isascii():
-        return encoded
+    encoded = encode_json(value)
+    return encoded if encoded.isascii() else escape_line_ends(encoded)
+
+
+def escape_line_ends(encoded: bytes) -> bytes:
+    """JSON with the line ends escaped that `encode_json` leaves as they are."""
     return (
         encoded.replace(b"\xe2\x80\xa8", b"\\u2028")
         .replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -41,6 +41,7 @@ class CompletionChunks:
         ]
         self._begun: set[int] = set()
         self._special_first = options.echo or options.token_ids
+        self.text_frame = self._around[0] if self._plain and not self._special_first else None
 
     def first(self) -> bytes:
         return b""

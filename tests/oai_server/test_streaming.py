@@ -8,11 +8,15 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 from sse_starlette.sse import EventSourceResponse
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from adapters.backend import ChoiceDelta
 from engine.errors import (
     DeadlineExceededError,
     EngineDeadError,
@@ -20,9 +24,12 @@ from engine.errors import (
     EngineUnavailableError,
     RequestFailedError,
 )
-from oai_server.errors import ApiError
-from oai_server.interrupts import Interruptible
-from oai_server.streaming import TokenStream
+from oai_server.errors import ApiError, ClientGoneError
+from oai_server.interrupts import ON_LOST, Interruptible, LostConnection
+from oai_server.routes.generate import GenerateChunks
+from oai_server.wire.chat_chunks import ChatChunkOptions, ChatChunks
+from oai_server.wire.chunks import ChunkTemplate, json_bytes
+from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from tests.support.fake_backend import READY, Script
 from tests.support.live_server import LiveServer, live_server
 
@@ -237,12 +244,53 @@ def test_a_generation_that_always_has_more_starves_nobody(server: LiveServer) ->
     assert slowest < 2.0
 
 
-def test_the_library_still_calls_our_body_loop() -> None:
-    assert "_stream_response" in EventSourceResponse.__dict__
-    assert TokenStream._stream_response is not EventSourceResponse._stream_response
-    source = EventSourceResponse.__call__.__code__
-    names = {*source.co_names, *(n for c in source.co_consts if hasattr(c, "co_names") for n in c.co_names)}
-    assert "_stream_response" in names
+def test_what_we_use_of_the_library_is_there() -> None:
+    """Private names and behaviour of pinned libraries."""
+    assert {"_ping_interval", "raw_headers", "status_code"} <= {
+        name for code in _codes(EventSourceResponse) for name in code.co_names
+    }
+    assert {"write_paused", "disconnected", "chunked_encoding", "transport"} <= {
+        *RequestResponseCycle.__init__.__code__.co_names,
+        *RequestResponseCycle.send.__code__.co_names,
+    }
+
+
+def _codes(kind: type) -> Iterator[CodeType]:
+    for value in vars(kind).values():
+        if isinstance(value, FunctionType):
+            yield value.__code__
+
+
+async def test_a_stream_has_the_librarys_headers_and_two_tasks(server: LiveServer) -> None:
+    server.backend.script = Script(delay_s=0.2)
+    before = asyncio.run_coroutine_threadsafe(_count_tasks(), server.loop).result(5)
+    body = body_of(CHAT, stream=True, max_tokens=3)
+    with server.client.stream("POST", CHAT, json=body) as reply:
+        tasks = asyncio.run_coroutine_threadsafe(_count_tasks(), server.loop).result(5)
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.headers["x-accel-buffering"] == "no" and reply.headers["cache-control"] == "no-store"
+        assert tasks - before <= 2
+        assert "data: [DONE]" in reply.read().decode()
+
+
+@pytest.mark.parametrize("text", ["x", "", "\u2028\u0085é", 'a"\\\n'])
+def test_the_short_way_of_a_text_is_the_encoders(text: str) -> None:
+    template = ChunkTemplate(reply_id="r", kind="k", created=1, model="m", fingerprint="f", include_usage=True)
+    chat = ChatChunks(template, ChatChunkOptions(), None)  # type: ignore[arg-type]
+    completions = CompletionChunks(template, CompletionChunkOptions(), [None])  # type: ignore[list-item]
+    for encoder in (chat, completions, GenerateChunks()):
+        assert encoder.text_frame is not None
+        before, after = encoder.text_frame
+        assert before + json_bytes(text) + after == encoder.delta(ChoiceDelta(0, content=text, token_ids=(1,)))
+
+
+def test_a_text_has_no_short_way_when_chunks_say_more() -> None:
+    template = ChunkTemplate(reply_id="r", kind="k", created=1, model="m", fingerprint="f", include_usage=True)
+    for option in ("token_ids", "continuous_usage"):
+        assert ChatChunks(template, ChatChunkOptions(**{option: True}), None).text_frame is None  # type: ignore[arg-type]
+    for option in ("token_ids", "continuous_usage", "echo"):
+        options = CompletionChunkOptions(**{option: True})
+        assert CompletionChunks(template, options, [None]).text_frame is None  # type: ignore[list-item]
 
 
 # ---- interrupting
@@ -288,3 +336,11 @@ async def test_cancellation_from_elsewhere_stays_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not live
+
+
+async def test_a_client_that_was_lost_before_the_block_interrupts_it() -> None:
+    lost = LostConnection()
+    lost.lose()
+    with pytest.raises(ClientGoneError):
+        async with Interruptible(set(), {"extensions": {ON_LOST: lost}}):
+            await asyncio.sleep(10)
