@@ -37,7 +37,7 @@ class IdleRunner:
     """Answers every row with the same token at once."""
 
     pipelined = True
-    busy_tokens = None
+    step_sizes = None
     block_size = 64
     num_blocks = 200_000
     max_model_len = 1 << 20

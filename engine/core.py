@@ -48,7 +48,7 @@ class EngineCore:
         )
         budget = config.max_num_batched_tokens or DEFAULT_BUDGET_TOKENS[runner.pipelined]
         policy = policy or make_policy(config.policy)
-        self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock, runner.busy_tokens)
+        self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock, runner.step_sizes)
         self.results = ResultCollector(self.scheduler)
         self._clock = clock
         self._pending: Launched | None = None

@@ -85,7 +85,7 @@ class RecordedRunner:
         self.block_size = runner.block_size
         self.num_blocks = runner.num_blocks
         self.max_model_len = runner.max_model_len
-        self.busy_tokens = runner.busy_tokens
+        self.step_sizes = runner.step_sizes
 
     def launch(self, batch: StepBatch) -> PendingStep:
         self._recorder.note(batch)

@@ -64,6 +64,16 @@ class PendingStep(Protocol):
     def result(self) -> StepResult: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepSizes:
+    """Numbers of tokens that suit a device."""
+
+    free: int
+    """Up to there a step takes little longer than with one token: reading the weights takes as long."""
+    busy: int
+    """From there on larger steps take longer without being more efficient."""
+
+
 class ModelRunner(Protocol):
     """Runs steps on one device. Knows tensors, no policy."""
 
@@ -73,8 +83,8 @@ class ModelRunner(Protocol):
     num_blocks: int
     """Usable blocks are 1 .. num_blocks - 1; block 0 is the dummy that padding writes to."""
     max_model_len: int
-    busy_tokens: int | None
-    """Prompt tokens that make good use of a step; more make it longer, not more efficient. None: no such number."""
+    step_sizes: StepSizes | None
+    """None: as many tokens as the configuration allows."""
 
     def launch(self, batch: StepBatch) -> PendingStep:
         """Queue one step on the device. Reads the sequences and their block tables only until it returns.

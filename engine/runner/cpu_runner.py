@@ -40,7 +40,7 @@ class CpuRunner:
     """Keeps nothing per request but its grammar's state: all else lies in the sequences and the KV cache."""
 
     pipelined = False
-    busy_tokens = None
+    step_sizes = None
 
     def __init__(
         self,

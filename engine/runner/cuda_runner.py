@@ -14,7 +14,7 @@ from engine.kernels.sampling import gumbel_sample
 from engine.kernels.step_state import StateLayout, prepare_rows
 from engine.models.config import ModelConfig
 from engine.request import EngineRequest, Sequence
-from engine.runner.batch import PendingStep, ScheduledRow, StepBatch
+from engine.runner.batch import PendingStep, ScheduledRow, StepBatch, StepSizes
 from engine.runner.cuda_buffers import MixedShape, StepBuffers, StepTensors
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
@@ -32,6 +32,8 @@ CHUNK_TOKENS = [64, 128, 192, 256, 384, 512, 768, 1024]
 """Tokens of all chunks that a graph's step is padded to."""
 BUSY_FLOP = 13e12
 """A step of so much arithmetic takes about 20 ms, and larger ones are hardly more efficient."""
+RIDGE_TOKENS = 192
+"""Where computing a 16-bit product takes as long as reading its weights: 790 TFLOP/s over 4.28 TB/s on an H200."""
 LAUNCH_FLOP = 7e12
 """A step of so much takes twice as long as the host needs to launch it kernel by kernel: it needs no graph."""
 COMPILED_FIRST = (1, 8, 16, 2, 24, 40, 4, 48, 56, 112)
@@ -51,11 +53,11 @@ class RunnerLimits:
     """Ids from there on are never sampled."""
 
 
-def busy_tokens(model: ModelConfig) -> int:
-    """Prompt tokens of a step of BUSY_FLOP, rounded up to 64."""
+def step_sizes(model: ModelConfig) -> StepSizes:
+    """Busy is a step of BUSY_FLOP, rounded up to 64."""
     attention = model.hidden_size * (model.qkv_width + model.num_heads * model.head_dim)
     weights = model.num_layers * (attention + 3 * model.hidden_size * model.intermediate_size)
-    return -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64
+    return StepSizes(RIDGE_TOKENS, -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64)
 
 
 Later = tuple[StepGraphs[Any], Any]
@@ -95,8 +97,8 @@ class CudaRunner:
         self._eager = eager or self.device.type != "cuda"
         self._chunk_graphs = not self._eager
         self._sizes = bucket_sizes(limits.max_num_seqs)
-        self.busy_tokens = busy_tokens(forward.config)
-        longest = max(self.busy_tokens * LAUNCH_FLOP / BUSY_FLOP, CHUNK_TOKENS[0])
+        self.step_sizes = step_sizes(forward.config)
+        longest = max(self.step_sizes.busy * LAUNCH_FLOP / BUSY_FLOP, CHUNK_TOKENS[0])
         self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= longest]
         most = limits.max_num_seqs
         self._mixed_sizes = [0, *(size for size in (8, 32, 64, 128, 256, 512) if size < most), most]

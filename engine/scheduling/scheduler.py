@@ -8,6 +8,7 @@ the device is scheduled again, unless that token must end it by length.
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -15,11 +16,11 @@ from collections.abc import Sequence as Seq
 from engine.errors import ConfigurationError
 from engine.memory.sequence_memory import SequenceMemory
 from engine.request import Phase, Sequence
-from engine.runner.batch import ScheduledRow, StepBatch
+from engine.runner.batch import ScheduledRow, StepBatch, StepSizes
+from engine.scheduling.budget import StepBudget
 from engine.scheduling.policy import SchedulingPolicy
 from engine.scheduling.queue_watch import QueueWatch
 
-DRAIN_STEPS = 5
 GROWTH_RESERVE_TOKENS = 32
 """An admission leaves room for so many more tokens of each running sequence, else it would soon be preempted."""
 
@@ -37,15 +38,14 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         clock: Callable[[], float] = time.monotonic,
-        busy_tokens: int | None = None,
+        step_sizes: StepSizes | None = None,
     ) -> None:
-        """`busy_tokens`: prompt tokens that make good use of a step, see `ModelRunner`."""
         if max_num_seqs < 1 or max_num_batched_tokens < 1:
             raise ConfigurationError("max_num_seqs and max_num_batched_tokens must be at least 1")
         self.memory = memory
         self.policy = policy
         self.max_num_batched_tokens = max_num_batched_tokens
-        self._busy_tokens = busy_tokens or max_num_batched_tokens
+        self._step_budget = StepBudget(max_num_batched_tokens, step_sizes)
         self._budget = max_num_batched_tokens
         """Tokens of the step that is being planned."""
         self.live: dict[str, Sequence] = {}
@@ -110,24 +110,9 @@ class Scheduler:
                 sequence.num_in_flight += 1
 
     def _choose_budget(self) -> int:
-        """Tokens of the next step: every running row's, and prompts as far as they make good use of the device.
-
-        Short steps give first tokens early and take decode rows along more often. A queue of many prompts is worked
-        off in about DRAIN_STEPS steps, whose efficiency is a little better; of few long ones it is not, as that
-        would only keep decode rows waiting.
-        """
-        most = self.max_num_batched_tokens
-        if self._busy_tokens >= most:
-            return most
-        busy = self._busy_tokens
-        prefills = [min(left, busy) for s in self.running if (left := s.num_uncomputed) > 1]
-        queued = sum(prefills)
-        if self._free_slots:
-            for sequence in self.waiting:
-                if queued > DRAIN_STEPS * most:
-                    break
-                queued += min(sequence.num_uncomputed, busy)
-        return min(most, max(busy, queued // DRAIN_STEPS) + len(self.running) - len(prefills))
+        prefills = [left for s in self.running if (left := s.num_uncomputed) > 1]
+        waiting = (s.num_uncomputed for s in self.waiting) if self._free_slots else ()
+        return self._step_budget.choose(len(self.running) - len(prefills), itertools.chain(prefills, waiting))
 
     def _decode_rows(self, selected: Seq[Sequence]) -> tuple[list[ScheduledRow], list[Sequence], list[Sequence]]:
         """Rows with one token to compute; those that need a block first; those that are still in prefill."""

@@ -69,7 +69,7 @@ class FaultStep:
 
 class FaultRunner:
     pipelined = False
-    busy_tokens = None
+    step_sizes = None
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.request import EngineRequest, Sequence, TokenLogprobs
-from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
+from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult, StepSizes
 
 VOCAB = 29
 EMPTY_CELL = -1
@@ -68,7 +68,7 @@ class ScriptedRunner:
     max_num_seqs: int = 8
     max_num_batched_tokens: int | None = None
     pipelined: bool = False
-    busy_tokens: int | None = None
+    step_sizes: StepSizes | None = None
     fail_launch: Exception | None = None
     fail_result: Exception | None = None
     fail_rows: set[str] = field(default_factory=set)

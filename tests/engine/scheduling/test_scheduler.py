@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.request import EngineRequest, RequestOutput
+from engine.runner.batch import StepSizes
 from engine.sampling_params import SamplingParams
 from engine.scheduling.policies import POLICIES
-from engine.scheduling.scheduler import DRAIN_STEPS
 from tests.support.engine_invariants import check_cache, check_core, check_idle
 from tests.support.scripted_runner import ScriptedRunner, expected_stream
 
@@ -54,10 +54,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         block_size=st.sampled_from([1, 3, 4]),
         seqs=st.integers(1, 4),
         budget=st.integers(4, 20),
-        busy=st.sampled_from([None, 1, 5]),
+        sizes=st.sampled_from([None, StepSizes(1, 1), StepSizes(3, 5)]),
     )
-    def start(self, policy: str, pipelined: bool, block_size: int, seqs: int, budget: int, busy: int | None) -> None:
-        self.runner = ScriptedRunner(1 + 40 // block_size, block_size, 24, seqs, budget, pipelined, busy)
+    def start(
+        self, policy: str, pipelined: bool, block_size: int, seqs: int, budget: int, sizes: StepSizes | None
+    ) -> None:
+        self.runner = ScriptedRunner(1 + 40 // block_size, block_size, 24, seqs, budget, pipelined, sizes)
         self.core = make_core(self.runner, policy=policy, max_num_batched_tokens=budget)
         self.expected: dict[str, list[int]] = {}
         self.seen: dict[str, list[int]] = {}
@@ -163,29 +165,17 @@ def test_decode_rows_and_prefill_chunks_share_the_budget(runner: ScriptedRunner)
     assert [batch.num_decode_rows for batch in runner.batches[:4]] == [0, 1, 1, 1]
 
 
-def test_steps_hold_as_many_prompt_tokens_as_the_device_uses_well_and_more_of_a_long_queue(
-    runner: ScriptedRunner,
-) -> None:
-    runner.busy_tokens = 4
+def test_a_prompt_goes_along_with_decode_rows_in_small_chunks(runner: ScriptedRunner) -> None:
+    runner.step_sizes = StepSizes(free=6, busy=20)
     core = make_core(runner, max_num_batched_tokens=64, max_num_seqs=8, enable_prefix_caching=False)
-    submit(core, "a", [1] * 30)
-    core.step()
-    submit(core, "b", [2] * 6, max_tokens=3)
+    submit(core, "a", [1] * 45, max_tokens=6)
+    for _ in range(4):
+        core.step()
+    submit(core, "b", [2] * 9, max_tokens=2)
     while core.has_work():
         core.step()
-    sizes = [batch.num_tokens - batch.num_decode_rows for batch in runner.batches]
-    assert sizes[:9] == [4, 4, 4, 4, 4, 4, 4, 4, 4]
-    runner.batches.clear()
-    for number in range(2):
-        submit(core, f"long-{number}", [number] * 48, max_tokens=1)
-    core.step()
-    assert runner.batches[0].num_tokens == 4, "two long prompts are no long queue"
-    run_dry(core)
-    runner.batches.clear()
-    for number in range(20):
-        submit(core, f"short-{number}", [number] * 4)
-    core.step()
-    assert runner.batches[0].num_tokens == 20 * 4 // DRAIN_STEPS
+    chunks = [[row.count for row in b.rows[b.num_decode_rows :]] for b in runner.batches]
+    assert chunks[:7] == [[20], [20], [5], [], [5], [4], []]
 
 
 def test_a_short_prompt_is_read_beside_a_long_one(runner: ScriptedRunner) -> None:
