@@ -13,6 +13,7 @@ from engine.memory.sequence_memory import SequenceMemory
 from engine.request import Phase, Sequence
 from engine.runner.batch import ScheduledRow, StepBatch
 from engine.scheduling import results
+from engine.scheduling.budget import StepBudget
 from engine.scheduling.results import ResultCollector
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.shortest_first import FairShortestFirst
@@ -191,9 +192,9 @@ def a_waiting_sibling_is_never_woken(original: Any) -> Any:
 
 def the_budget_is_overrun(original: Any) -> Any:
     def schedule(self: Scheduler, results_outstanding: bool = False) -> StepBatch:
-        budget, self.max_num_batched_tokens = self.max_num_batched_tokens, 10**6
+        budget, self._step_budget = self._step_budget, StepBudget(10**6)
         batch: StepBatch = original(self, results_outstanding)
-        self.max_num_batched_tokens = budget
+        self._step_budget = budget
         return batch
 
     return schedule
