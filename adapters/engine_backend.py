@@ -22,6 +22,7 @@ from adapters.engine_link import EngineLink
 from adapters.mailbox import EngineGeneration
 from adapters.output_plans import output_plan
 from adapters.prompts import EncodedPrompt, ModelText, TextWorkers, param_of
+from adapters.trial_turns import TrialTurns
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceededError, EngineDeadError, EngineError, EngineUnavailableError
 from engine.models.config import load_model_config
@@ -85,7 +86,12 @@ class EngineBackend:
         """Starts the engine and reads the checkpoint's small files; returns before either is done."""
         self._changed = asyncio.Event()
         self._run_dir = self._given_run_dir or tempfile.mkdtemp(prefix="oai-server-")
-        self._link = EngineLink(self._run_dir, self._on_change, self._on_culprit)
+        self._link = EngineLink(
+            self._run_dir,
+            self._on_change,
+            self._on_culprit,
+            turns=TrialTurns(self._run_dir) if self._given_run_dir is not None else None,
+        )
         self._admission = Admission(self._link, self._options.limits)
         self._link.client.open()
         self._supervisor: Supervisor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -13,12 +14,16 @@ import msgspec
 
 from adapters.mailbox import Choice
 from adapters.recovery import Recovery
+from adapters.trial_turns import TrialTurns
 from engine.errors import EngineDeadError, EngineError, RequestError, RequestFailedError
 from engine.process.client import EngineClient
 from engine.process.messages import EngineInfo, Heartbeat, Progress, StepOutputs, Welcome, started_path
 from engine.request import EngineStats, FinishReason, RequestOutput
 
 logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.02
+"""While other fronts try their suspects."""
 
 
 class EngineLink:
@@ -28,11 +33,17 @@ class EngineLink:
     """
 
     def __init__(
-        self, run_dir: str, on_change: Callable[[], None], on_culprit: Callable[[], None] = lambda: None
+        self,
+        run_dir: str,
+        on_change: Callable[[], None],
+        on_culprit: Callable[[], None] = lambda: None,
+        *,
+        turns: TrialTurns | None = None,
     ) -> None:
         """`on_change` is called after a welcome, after a loss and when loading goes on.
 
-        `on_culprit`: when a request is refused because it has killed engines.
+        `on_culprit`: when a request is refused because it has killed engines. `turns`: where other fronts share
+        the engine.
         """
         self.client = EngineClient(run_dir, self)
         self.info: EngineInfo | None = None
@@ -46,6 +57,11 @@ class EngineLink:
         self._run_dir = run_dir
         self._on_change = on_change
         self._on_culprit = on_culprit
+        self._turns = turns
+        self._admits = False
+        """The present engine may have requests of ours."""
+        self._trying = False
+        """It is this front's turn to try its suspects; its other requests wait."""
         self._epoch = 0
         self._connected = False
         self._choices: dict[str, Choice] = {}
@@ -71,7 +87,7 @@ class EngineLink:
             self.num_waiting += 1
             self.num_waiting_tokens += len(choice.request.prompt_token_ids)
         now = self._recovery.add([choice.request_id for choice in choices])
-        if self._connected:
+        if self._connected and self._admits:
             self._send(now)
 
     def release(self, choices: Sequence[Choice], reason: FinishReason) -> None:
@@ -85,6 +101,8 @@ class EngineLink:
 
     def fail_all(self, reason: str) -> None:
         """There is no engine any more and there will be none."""
+        if self._turns is not None:
+            self._turns.done()
         for generation in {choice.generation: None for choice in self._choices.values()}:
             generation.fail(EngineDeadError(reason))
 
@@ -112,6 +130,8 @@ class EngineLink:
                     self._end(choice, reason)
             else:
                 choice.generation.fail(_error_of(output, choice.generation.prompt_param))
+        if self._trying:
+            self._end_turn()
 
     def on_heartbeat(self, heartbeat: Heartbeat) -> None:
         if heartbeat.epoch == self._epoch:
@@ -130,7 +150,8 @@ class EngineLink:
         self._on_change()
         if len(self._recovery):
             logger.info("engine %d: %d requests go on", welcome.epoch, len(self._recovery))
-        self._send(self._recovery.engine_ready())
+        self._admits = self._trying = False
+        self._begin(welcome.epoch)
 
     def on_lost(self) -> None:
         """The engine has died. Those that are refused are told; the others wait for the next one."""
@@ -150,12 +171,48 @@ class EngineLink:
                     f"Request {name} was running when the engine died twice; it will not be tried again."
                 )
             )
+        if self._turns is not None:
+            self._turns.done()
+            if self._recovery.has_trials:
+                self._turns.announce()
         self.stats = msgspec.structs.replace(
             self.stats, num_running=0, num_waiting=len(self._choices), kv_blocks_used=0, tokens_per_s=0.0
         )
         self._on_change()
 
     # ---- inside
+
+    def _begin(self, epoch: int) -> None:
+        """Requests go to the new engine: suspects first, in this front's turn, while other fronts hold theirs."""
+        if not self._connected or epoch != self._epoch:
+            return
+        recovery, turns = self._recovery, self._turns
+        if turns is None:
+            self._admits = True
+            self._send(recovery.engine_ready())
+        elif not recovery.has_trials:
+            self._admits = True
+            recovery.engine_ready(gate_closed=True)
+            self._open_gate(epoch)
+        elif turns.take():
+            self._admits = self._trying = True
+            self._send(recovery.engine_ready(gate_closed=True))
+        else:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._begin, epoch)
+
+    def _open_gate(self, epoch: int) -> None:
+        if not self._connected or epoch != self._epoch or self._turns is None:
+            return
+        if self._turns.others_wait():
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._open_gate, epoch)
+        else:
+            self._send(self._recovery.open_gate())
+
+    def _end_turn(self) -> None:
+        if self._turns is not None and not self._recovery.has_trials:
+            self._trying = False
+            self._turns.done()
+            self._open_gate(self._epoch)
 
     def _started_in(self, epoch: int) -> set[str]:
         """What the dead engine noted of the requests it had begun; it may have noted more than it told us."""
@@ -183,6 +240,8 @@ class EngineLink:
         released = self._recovery.remove(choice.request_id)
         if released and self._connected:
             self._send(released)
+        if self._trying:
+            self._end_turn()
 
 
 def _error_of(output: RequestOutput, prompt_param: str) -> EngineError:

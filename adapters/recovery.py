@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 MAX_DEATHS = 16
 """Deaths that a request without company may live through, whatever it produced in between."""
+STRIKES_AMONG_STRANGERS = 5
+"""Deaths in a row that prove guilt although requests of other processes were present each time."""
 DEATHS_A_TRIAL = 4
 """Every 4th death that a request was present at puts it on trial, tokens or not."""
 TRIAL_TOKENS = 2
@@ -34,6 +36,8 @@ class _Record:
     """On trial, after a token."""
     on_trial: bool = False
     submitted: bool = True
+    proven: bool = False
+    """It had a token of the engine before the present one."""
     num_steps: int = 0
     """Steps with a token of the present (or, after a death, of the last) engine, as far as they were reported."""
 
@@ -53,6 +57,8 @@ class Recovery:
         """The last group in `_held`, if it is of requests that came in meanwhile."""
         self._unproven: set[str] = set()
         """Submitted requests whose tokens are awaited before the next group is let in."""
+        self._gate_closed = False
+        """Only those on trial may go to the engine."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -63,17 +69,23 @@ class Recovery:
         return sum(map(len, self._held))
 
     @property
+    def has_trials(self) -> bool:
+        return any(record.on_trial for record in self._records.values())
+
+    @property
     def waits_for_tokens(self) -> bool:
         """Every step with tokens must be told to `progressed`, not only a request's first."""
         return bool(self._unproven)
 
     def add(self, request_ids: Sequence[str]) -> tuple[str, ...]:
         """New requests. Returns those to submit; while suspects are on trial, newcomers would blur the evidence."""
-        wait = bool(self._held or self._unproven)
+        wait = bool(self._held or self._unproven or self._gate_closed)
         for request_id in request_ids:
             self._records[request_id] = _Record(submitted=not wait)
         if not wait:
             return tuple(request_ids)
+        if self._gate_closed:
+            return ()
         if self._newcomers is None:
             self._newcomers = []
             self._held.append(self._newcomers)
@@ -101,7 +113,7 @@ class Recovery:
     def engine_died(self, ran: Collection[str], strangers: bool = False) -> tuple[str, ...]:
         """`ran`: requests that were in a forward pass of this engine. Returns the requests to refuse.
 
-        `strangers`: others were, too, that nobody here can hold back; then it takes one death more to refuse one.
+        `strangers`: others were, too, of other processes.
         """
         running = [
             request_id for request_id, record in self._records.items() if record.submitted and request_id in ran
@@ -121,21 +133,34 @@ class Recovery:
         self._reset()
         return tuple(refused)
 
-    def engine_ready(self) -> tuple[str, ...]:
-        """A new engine (or one that has forgotten us) takes requests. Returns those to submit first."""
+    def engine_ready(self, gate_closed: bool = False) -> tuple[str, ...]:
+        """A new engine (or one that has forgotten us) takes requests. Returns those to submit first.
+
+        `gate_closed`: only those on trial come in turn, the others after `open_gate`.
+        """
         self._reset()
+        for request_id, record in self._records.items():
+            if record.on_trial:
+                self._held.append([request_id])
+            record.proven = record.num_steps > 0
+            record.num_steps = 0
+            record.submitted = False
+        self._gate_closed = True
+        return self._next_groups() if gate_closed else self.open_gate()
+
+    def open_gate(self) -> tuple[str, ...]:
+        """Returns the ids to submit now."""
+        self._gate_closed = False
         proven: list[str] = []
         doubtful: list[str] = []
         untried: list[str] = []
         for request_id, record in self._records.items():
-            if record.on_trial:
-                self._held.append([request_id])
-            elif record.strikes:
-                (proven if record.num_steps else doubtful).append(request_id)
+            if record.on_trial or record.submitted:
+                continue
+            if record.strikes:
+                (proven if record.proven else doubtful).append(request_id)
             else:
                 untried.append(request_id)
-            record.num_steps = 0
-            record.submitted = False
         self._held.extend(group for group in (proven, doubtful) if group)
         if untried:
             self._held.append(untried)
@@ -146,7 +171,8 @@ class Recovery:
         """Of a death at which nobody else of ours was present."""
         record = self._records[request_id]
         record.deaths_alone += record.on_trial and record.num_steps > 0
-        return record.strikes >= 2 + strangers or record.deaths_alone >= 2 + strangers or record.deaths >= MAX_DEATHS
+        enough = STRIKES_AMONG_STRANGERS if strangers else 2
+        return record.strikes >= enough or record.deaths_alone >= enough or record.deaths >= MAX_DEATHS
 
     def _cleared(self, request_id: str) -> tuple[str, ...]:
         self._unproven.discard(request_id)

@@ -130,3 +130,8 @@ def socket_path(run_dir: str) -> str:
 def started_path(run_dir: str, epoch: int) -> str:
     """Ids of the requests that have been in a forward pass of this epoch, one a line; it outlives the process."""
     return f"{run_dir}/started-{epoch}"
+
+
+TURN_FILE = "turn"
+TRIAL_PREFIX = "trial-"
+"""Files of fronts in the run directory, see `adapters.trial_turns`; they have no content."""

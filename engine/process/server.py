@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,7 +24,15 @@ from engine.errors import ConfigurationError, EngineError, ModelLoadError
 from engine.process.door import Door, answering_while_loading
 from engine.process.lifeline import claim_output, follow_parent, heed_signals, read_launch
 from engine.process.loop import EngineLoop
-from engine.process.messages import EngineInfo, LastWords, Launch, socket_path, started_path
+from engine.process.messages import (
+    TRIAL_PREFIX,
+    TURN_FILE,
+    EngineInfo,
+    LastWords,
+    Launch,
+    socket_path,
+    started_path,
+)
 from engine.process.recorder import RecordedRunner, StartRecorder
 from engine.process.shared_state import state_path
 from engine.runner.batch import ModelRunner
@@ -78,7 +87,8 @@ def serve(launch: Launch, runner_name: str) -> None:
         runner.close()
     finally:
         door.close()
-        if stop.is_set():
+        # The parent's death comes as a signal, too, and an idle engine may have heeded that before its pipe's end.
+        if stop.is_set() or os.getppid() != launch.parent_pid:
             remove_traces(launch)
 
 
@@ -106,6 +116,8 @@ def remove_traces(launch: Launch) -> None:
         socket_path(launch.run_dir),
         str(state_path(launch.run_dir)),
         *(started_path(launch.run_dir, e) for e in range(launch.epoch + 1)),
+        f"{launch.run_dir}/{TURN_FILE}",
+        *map(str, Path(launch.run_dir).glob(f"{TRIAL_PREFIX}*")),
     ]
     for name in names:
         with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from adapters.recovery import MAX_DEATHS, Recovery
+from adapters.recovery import MAX_DEATHS, STRIKES_AMONG_STRANGERS, Recovery
 
 
 def recovery_with(*request_ids: str) -> Recovery:
@@ -94,10 +94,10 @@ def test_one_that_kills_after_a_token_costs_no_companion_of_its_trial() -> None:
     assert recovery.engine_ready() == ("good",)
 
 
-def test_a_third_death_is_needed_where_strangers_were_present() -> None:
-    """Requests of other HTTP processes run beside every trial."""
+def test_more_deaths_are_needed_where_strangers_were_present() -> None:
+    """Requests of other HTTP processes that ran beside the trial."""
     recovery = recovery_with("a")
-    for _ in range(2):
+    for _ in range(STRIKES_AMONG_STRANGERS - 1):
         assert recovery.engine_died({"a", "x"}, strangers=True) == ()
         assert recovery.engine_ready() == ("a",)
     assert recovery.engine_died({"a", "x"}, strangers=True) == ("a",)
@@ -223,3 +223,101 @@ def test_in_random_worlds_the_guilty_are_refused_and_the_innocent_finish(first_s
         assert set(world.refused) <= set(bad), f"seed {seed}: an innocent was refused"
         assert not set(world.finished) & set(poison), f"seed {seed}"
         assert world.deaths <= 4 * len(poison) + 20 * len(venom), f"seed {seed}: {world.deaths} for {bad}"
+
+
+@dataclass
+class Fronts:
+    """Several fronts over one engine, which take turns at their trials as `adapters.engine_link` has it."""
+
+    rng: random.Random
+    of: dict[str, int]
+    poison: dict[str, int]
+    lengths: dict[str, int]
+    recoveries: list[Recovery] = field(default_factory=lambda: [Recovery(), Recovery(), Recovery()])
+    engine: list[str] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+    tokens: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    begun: set[int] = field(default_factory=lambda: {0, 1, 2})
+    gated: set[int] = field(default_factory=set)
+    announced: set[int] = field(default_factory=set)
+    turn: int | None = None
+    deaths: int = 0
+
+    def arrive(self, name: str) -> None:
+        self.tokens[name] = 0
+        front = self.of[name]
+        ids = self.recoveries[front].add([name])
+        self.submit(ids if front in self.begun else ())
+
+    def submit(self, ids: tuple[str, ...]) -> None:
+        assert not set(ids) & set(self.engine), "submitted twice"
+        self.engine += ids
+
+    def coordinate(self) -> None:
+        for front in self.rng.sample(range(3), 3):
+            recovery = self.recoveries[front]
+            if front not in self.begun:
+                if recovery.has_trials and self.turn is None:
+                    self.turn = front
+                    self.begun.add(front)
+                    self.submit(recovery.engine_ready(gate_closed=True))
+                elif not recovery.has_trials:
+                    self.begun.add(front)
+                    assert recovery.engine_ready(gate_closed=True) == ()
+                    self.gated.add(front)
+            elif self.turn == front and not recovery.has_trials:
+                self.turn = None
+                self.announced.discard(front)
+                self.gated.add(front)
+            if front in self.gated and not self.announced - {front}:
+                self.gated.discard(front)
+                self.submit(recovery.open_gate())
+
+    def step(self) -> None:
+        self.coordinate()
+        running = list(self.engine)
+        self.ran.update(running)
+        if any(self.tokens[name] >= self.poison.get(name, 1 << 30) for name in running):
+            self.die()
+            return
+        for name in running:
+            self.tokens[name] += 1
+            self.submit(self.recoveries[self.of[name]].progressed(name))
+            if self.tokens[name] >= self.lengths[name]:
+                self.finished.append(name)
+                self.engine.remove(name)
+                self.submit(self.recoveries[self.of[name]].remove(name))
+
+    def die(self) -> None:
+        self.deaths += 1
+        self.engine.clear()
+        self.announced, self.begun, self.gated, self.turn = set(), set(), set(), None
+        for front, recovery in enumerate(self.recoveries):
+            strangers = any(self.of[name] != front for name in self.ran)
+            self.refused += recovery.engine_died(self.ran, strangers)
+            if recovery.has_trials:
+                self.announced.add(front)
+        self.ran.clear()
+
+
+@pytest.mark.parametrize("first_seed", range(0, 1500, 500))
+def test_fronts_that_share_an_engine_refuse_the_guilty_alone(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 500):
+        rng = random.Random(seed)
+        names = [f"{i}" for i in range(rng.randint(1, 20))]
+        poison = {name: rng.choice((0, 0, 0, 1, 2, 5)) for name in names if rng.random() < 0.15}
+        world = Fronts(
+            rng, {name: rng.randrange(3) for name in names}, poison, {name: rng.randint(6, 12) for name in names}
+        )
+        arriving = list(names)
+        for _ in range(3000):
+            if arriving and rng.random() < 0.4:
+                world.arrive(arriving.pop())
+            world.step()
+            if not arriving and not any(map(len, world.recoveries)):
+                break
+        assert sorted(world.finished + world.refused) == sorted(names), f"seed {seed}: lost or answered twice"
+        assert set(world.refused) == set(poison), f"seed {seed}"
+        assert world.deaths <= 8 * len(poison), f"seed {seed}: {world.deaths} deaths for {poison}"
