@@ -43,9 +43,9 @@ def chunks_of(seeds: range, num_chunks: int) -> list[range]:
     return [range(first, end) for first, end in pairwise(bounds)]
 
 
-def seeds_from_environment(default: range) -> range:
-    """SIMULATION_SEEDS="first:end" (or a count, from the default's first on), e.g. to go on or to run a few."""
-    first, _, end = os.environ.get("SIMULATION_SEEDS", "").rpartition(":")
+def seeds_from_environment(default: range, variable: str = "SIMULATION_SEEDS") -> range:
+    """The variable's "first:end" (or a count, from the default's first on), e.g. to go on or to run a few."""
+    first, _, end = os.environ.get(variable, "").rpartition(":")
     start = int(first) if first else default.start
     if not end:
         return default

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +22,13 @@ from engine.process.messages import EngineInfo, StepOutputs, Welcome, started_pa
 from engine.request import EngineRequest, RequestOutput
 from engine.sampling_params import SamplingParams
 from engine.text.tokenizer import Tokenizer, load_tokenizer
+from tests.simulation.sweep import chunks_of, failures_of, progress_from_environment, seeds_from_environment, sweep
 from tests.support.fault_checkpoint import write_fault_checkpoint
 from tests.support.fault_runner import expected_text, next_token
 
 INFO = EngineInfo("a", 260, 999, 8, 99, 16, 99, 0, 0, "none", "x", "x", "x", "x", 0.0, 0)
+SLOW_SEEDS = range(1000, 61_000)
+SLOW_CHUNKS = 4
 POISON = "poison"
 """It kills as soon as it runs; VENOM after two tokens of each of its lives."""
 VENOM = "venom"
@@ -198,6 +202,16 @@ async def test_random_histories(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_many_random_histories(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    for seed in range(1000, 60_000):
-        await live_through(seed, tokenizer, tmp_path)
+@pytest.mark.parametrize("chunk", range(SLOW_CHUNKS))
+def test_many_random_histories(chunk: int) -> None:
+    """RESUMPTION_SEEDS="first:end" runs others; SIMULATION_PROGRESS as in test_simulation."""
+    seeds = chunks_of(seeds_from_environment(SLOW_SEEDS, "RESUMPTION_SEEDS"), SLOW_CHUNKS)[chunk]
+    assert sweep(lives, seeds, progress_from_environment("lives")) == []
+
+
+def lives(seeds: range) -> list[str]:
+    """For a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer = load_tokenizer(write_fault_checkpoint(folder / "model"))
+        return failures_of(seeds, lambda seed: asyncio.run(live_through(seed, tokenizer, folder)))
