@@ -7,6 +7,7 @@ is an error at once, and /health answers within a second while the engine loads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -39,6 +40,8 @@ from oai_server.sockets import connection_cap, listening_sockets
 logger = logging.getLogger("oai_server")
 
 RESTART_PAUSE_S = 1.0
+WATCH_INTERVAL_S = 0.2
+"""How often the parent looks whether a worker has died."""
 STOP_GRACE_S = 5.0
 """What workers get beyond --shutdown-timeout before they are killed."""
 
@@ -215,7 +218,8 @@ class _Parent:
                 forget_worker(Path(metrics_dir), index, len(self._workers))
                 await asyncio.sleep(RESTART_PAUSE_S)
                 self._workers[index] = self._start(index, metrics_dir)
-            await asyncio.wait([asyncio.create_task(self._stopping.wait())], timeout=0.2)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), WATCH_INTERVAL_S)
 
     def _on_signal(self) -> None:
         self._signals += 1

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.config import EngineConfig, LoadFormat, PolicyName
 
-AttentionName = Literal["auto", "reference", "cpu", "triton", "flash-attn", "fa3"]
+AttentionName = Literal["auto", "native", "cpu", "fa3", "triton", "flash-attn", "reference"]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ ProbeResult = tuple[AttentionBackend | None, str]
 BACKENDS: dict[str, str] = {
     "reference": "engine.attention.registry:probe_reference",
     "cpu": "engine.attention.registry:probe_cpu",
+    "native": "engine.attention.native:probe",
     "fa3": "engine.attention.fa3:probe",
     "triton": "engine.attention.triton_paged:probe",
     "flash-attn": "engine.attention.flash_attention:probe",
@@ -80,7 +81,7 @@ def choose(name: str, context: ProbeContext) -> tuple[AttentionBackend, str]:
 
 
 def _fits(backend: AttentionBackend, block_size: int) -> bool:
-    return block_size in backend.block_sizes or backend.name in ("reference", "cpu")
+    return block_size in backend.block_sizes or backend.name in ("reference", "cpu", "native")
 
 
 def _probe(name: str, context: ProbeContext) -> ProbeResult:

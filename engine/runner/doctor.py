@@ -7,6 +7,7 @@ import torch
 
 from engine.attention.registry import ProbeContext, choose
 from engine.errors import ConfigurationError
+from engine.native import load_native
 from engine.runner.hardware import HardwareReport, inspect_hardware
 
 
@@ -35,13 +36,17 @@ def diagnose() -> Diagnosis:
     problems: list[str] = []
     device = torch.device("cuda" if hardware.gpus else "cpu")
     facts.append(("device", device.type))
+    native = load_native(hardware.cores) if device.type == "cpu" else None
+    if native is not None:
+        facts.append(("attention", f"native: own kernels, {native.instructions}"))
+        return Diagnosis(tuple(facts), tuple(_advice(hardware)), ())
     try:
         backend, reason = choose("auto", _sample_context(device))
-        facts.append(("attention", f"{backend.name if backend else 'none'}: {reason}"))
+        facts.append(("attention", f"{backend.name}: {reason}"))
     except ConfigurationError as error:
         problems.append(str(error))
     if device.type == "cpu":
-        facts.append(("CPU kernels", _native_state(hardware)))
+        facts.append(("CPU kernels", _why_no_kernels(hardware)))
     return Diagnosis(tuple(facts), tuple(_advice(hardware)), tuple(problems))
 
 
@@ -50,14 +55,10 @@ def _sample_context(device: torch.device) -> ProbeContext:
     return ProbeContext(device, torch.bfloat16, num_heads=16, num_kv_heads=8, head_dim=128, block_size=None)
 
 
-def _native_state(hardware: HardwareReport) -> str:
-    from engine import native
-
-    if native.load_native(hardware.cores) is not None:
-        return "native kernels are built and work"
+def _why_no_kernels(hardware: HardwareReport) -> str:
     if hardware.compiler is None:
-        return "plain torch: no C++ compiler was found to build the native kernels"
-    return "plain torch: the native kernels could not be built (see the log above)"
+        return "none: no C++ compiler was found to build the native kernels"
+    return "none: the native kernels could not be built (see the log above)"
 
 
 def _advice(hardware: HardwareReport) -> list[str]:

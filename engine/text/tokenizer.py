@@ -115,9 +115,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     else:
         raise ModelLoadError(f"{folder.name}: no tokenizer; tokenizer.json or qwen.tiktoken is needed")
     names = read_json(folder / "tokenizer_config.json")
-    for role in ("eos", "bos", "pad"):
-        token_id = tokenizer.token_id(token_content(names.get(f"{role}_token")))
-        setattr(tokenizer, f"{role}_token_id", token_id)
+    tokenizer.eos_token_id = tokenizer.token_id(token_content(names.get("eos_token")))
+    tokenizer.bos_token_id = tokenizer.token_id(token_content(names.get("bos_token")))
     return tokenizer
 
 
