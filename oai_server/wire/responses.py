@@ -153,7 +153,8 @@ def _chat_tool_choice(
     if isinstance(choice, str) or choice is None:
         return choice if tools else None  # what was left out cannot be called
     if choice.get("type") == "allowed_tools":
-        allowed = [_chat_tool(tool) for tool in choice.get("tools") or [] if isinstance(tool, dict)]
+        listed = choice.get("tools")
+        allowed = [_chat_tool(t) for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": allowed}}
     return _chat_tool(choice)
 

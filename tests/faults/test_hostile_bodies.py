@@ -9,6 +9,7 @@ import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,21 @@ FAST_SEEDS = 400
 SLOW_SEEDS = range(FAST_SEEDS, 20_000)
 THREADS = 8
 BROKEN_TOP_LEVEL = "Expected `object`"
+
+
+TOOL = {"type": "function", "name": "f", "parameters": {}}
+FOUND: dict[str, tuple[str, dict[str, Any]]] = {
+    "overflowing penalty": ("/v1/completions", {"prompt": "x", "repetition_penalty": 1e-320}),
+    "control token in a form": ("/v1/completions", {"prompt": "x", "guided_regex": "<tool_call>"}),
+    "decomposed letters in a form": ("/v1/completions", {"prompt": "x", "guided_regex": "e\u0301" * 9}),
+    "huge form": ("/v1/completions", {"prompt": "x", "guided_regex": "(a{1000}){1000}"}),
+    "long reason": ("/v1/completions", {"prompt": "x", "guided_json": {"type": "x" * 3000}}),
+    "allowed tools": (
+        "/v1/responses",
+        {"input": "x", "tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": True}},
+    ),
+}
+"""What random bodies have found."""
 
 
 def send(demo: Demo, seed: int) -> int:
@@ -49,6 +65,13 @@ def check(hostile: Case, reply: httpx.Response) -> None:
 def test_hostile_bodies(demo: Demo) -> None:
     seen = Counter(send(demo, seed) for seed in range(FAST_SEEDS))
     assert seen[200] > FAST_SEEDS // 10, "too few of these bodies come through to the engine"
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(demo: Demo, name: str) -> None:
+    path, body = FOUND[name]
+    asked = Case(path, b"", ("x",))
+    check(asked, demo.client.post(path, json={**body, "max_tokens": 3, "max_output_tokens": 3}))
 
 
 @pytest.mark.slow
