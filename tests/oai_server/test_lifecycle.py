@@ -68,9 +68,10 @@ def test_g09_drain_lets_streams_finish(workers: int) -> None:
     with server_process({"delay_s": 0.03}, shutdown_timeout=20.0, api_workers=workers) as (process, url):
         stream = started(url)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
         with pytest.raises(httpx.TransportError):
-            CLIENT.get(url + "/health", timeout=2)
+            for _ in range(50):  # until the listener is closed
+                CLIENT.get(url + "/health", timeout=2)
+                time.sleep(0.1)
         assert stream.events[-1] == "data: [DONE]" and '"finish_reason":"length"' in stream.events[-2]
         assert process.wait(30) == 0
 
