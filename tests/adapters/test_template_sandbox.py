@@ -48,7 +48,7 @@ def render(source: str, deadline_s: float = 2.0, max_chars: int = 100_000, **var
         "{% include 'x' %}",
     ],
 )
-def test_hostile_templates_end_soon_and_small(source: str) -> None:
+def test_h04_hostile_templates_end_soon_and_small(source: str) -> None:
     started = time.monotonic()
     with pytest.raises(TEMPLATE_ERRORS):
         render(source, deadline_s=0.3, messages=[])

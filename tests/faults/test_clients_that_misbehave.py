@@ -36,7 +36,7 @@ async def test_a_thousand_clients_leave_and_no_block_stays_in_use(tmp_path: Path
         assert counted["length"] == 1
 
 
-async def test_everyone_of_a_crowd_is_answered_or_refused(tmp_path: Path) -> None:
+async def test_g06_everyone_of_a_crowd_is_answered_or_refused(tmp_path: Path) -> None:
     limits = BackendLimits(max_waiting_requests=16)
     script = Script(step_s=0.002, max_num_seqs=8)
     async with fault_backend(tmp_path, script, limits=limits, max_num_seqs=8) as backend:
@@ -114,7 +114,7 @@ async def test_a_consumer_that_is_behind_gets_all_at_once(tmp_path: Path) -> Non
         assert batches[0][0].finish_reason == "length"
 
 
-async def test_prompts_of_megabytes_are_refused_without_tokenizing(tmp_path: Path) -> None:
+async def test_c08_prompts_of_megabytes_are_refused_without_tokenizing(tmp_path: Path) -> None:
     async with fault_backend(tmp_path) as backend:
         begin_s = time.monotonic()
         with pytest.raises(Exception, match="maximum context length is 2048 tokens"):

@@ -47,7 +47,7 @@ async def test_the_engine_learns_how_long_replies_are_that_a_stop_string_ends(tm
         assert backend.stats().requests_aborted == 0
 
 
-async def test_a_stopped_engine_is_killed_and_replaced(tmp_path: Path) -> None:
+async def test_g13_a_stopped_engine_is_killed_and_replaced(tmp_path: Path) -> None:
     async with fault_backend(tmp_path, Script(step_s=0.01)) as backend:
         reply = asyncio.create_task(read(backend, ask("patience", 100, seed=3)))
         await asyncio.sleep(0.3)
@@ -108,7 +108,7 @@ async def test_killers_in_mid_stream_cost_none_of_their_neighbours(tmp_path: Pat
         assert await asyncio.gather(*good) == [expected_text(f"good {i}", i, 60) for i in range(6)]
 
 
-async def test_a_broken_device_ends_the_process_and_a_failed_step_does_not(tmp_path: Path) -> None:
+async def test_g15_g17_a_broken_device_ends_the_process_and_a_failed_step_does_not(tmp_path: Path) -> None:
     async with fault_backend(tmp_path) as backend:
         pid = backend.engine_pid
         with pytest.raises(RequestFailedError):

@@ -83,7 +83,7 @@ class Abuse:
 
 
 @pytest.mark.slow
-async def test_soak(tmp_path: Path) -> None:
+async def test_g25_soak(tmp_path: Path) -> None:
     seconds = float(os.environ.get("SOAK_S", 10 * MINUTE))
     with serving(tmp_path, Script(step_s=0.005), "--access-log", "false") as server:
         async with client() as http:

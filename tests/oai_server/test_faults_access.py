@@ -125,7 +125,9 @@ def test_f08_a_key_may_only_have_so_many(server: LiveServer) -> None:
     assert len(server.services.limiter) == 0
 
 
-def test_logs_hold_no_key_and_no_prompt_and_one_line(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_h08_logs_hold_no_key_and_no_prompt_and_one_line(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, logger="oai_server.access"):
         server.post("/v1/completions", {"prompt": "SECRET text", "max_tokens": 2}, headers=bearer(KEY))
         server.client.get("/no%0asuch%1b[31mpath?key=" + KEY)

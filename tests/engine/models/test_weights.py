@@ -107,13 +107,13 @@ def test_truncated_file(folder: Path, keep: int) -> None:
         json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}).encode(),
     ],
 )
-def test_hostile_header(folder: Path, header: bytes) -> None:
+def test_h02_hostile_header(folder: Path, header: bytes) -> None:
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ModelLoadError, match=r"model\.safetensors: damaged"):
         load(folder)
 
 
-def test_pickles_are_refused(folder: Path) -> None:
+def test_h01_pickles_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelLoadError, match=r"pytorch_model\.bin is a pickle, which can run code"):
         load(folder)
@@ -138,7 +138,7 @@ def test_index_faults(tmp_path: Path) -> None:
     fails([], "weight_map is missing")
 
 
-def test_links_out_of_the_folder_are_refused_but_for_the_hub_cache(folder: Path, tmp_path: Path) -> None:
+def test_h03_links_out_of_the_folder_are_refused_but_for_the_hub_cache(folder: Path, tmp_path: Path) -> None:
     hub = tmp_path / "hub" / "models--a--b"
     snapshot = hub / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
