@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -125,19 +127,19 @@ def test_what_a_killed_process_was_working_on_counts_no_longer(url_and_pid: tupl
 
 
 def _compete(folder: Path, index: int, begin: Barrier, rounds: int) -> None:
-    """Acquire and release; leave the highest total that was ever seen in a file."""
+    """Acquire and release; leave in a file when it held what it had got."""
     counts = SharedCounts(folder, index, 3, ("key",))
     limiter = SharedKeyLimiter(2, counts)
     begin.wait()
-    highest = 0
+    held: list[tuple[int, int]] = []
     for _ in range(rounds):
         try:
             limiter.acquire("key")
         except ApiError:
             continue
-        highest = max(highest, counts.total("key"))
+        held.append((time.monotonic_ns(), time.monotonic_ns()))
         limiter.release("key")
-    (folder / f"highest-{index}").write_text(str(highest))
+    (folder / f"held-{index}").write_text(json.dumps(held))
 
 
 def test_racing_processes_never_pass_the_limit(tmp_path: Path) -> None:
@@ -149,7 +151,10 @@ def test_racing_processes_never_pass_the_limit(tmp_path: Path) -> None:
     for racer in racers:
         racer.join(60)
         assert racer.exitcode == 0
-    assert max(int((tmp_path / f"highest-{index}").read_text()) for index in range(3)) == 2
+    held = [span for index in range(3) for span in json.loads((tmp_path / f"held-{index}").read_text())]
+    changes = sorted([(begin, 1) for begin, _ in held] + [(end, -1) for _, end in held])
+    assert max(itertools.accumulate(change for _, change in changes)) <= 2
+    assert len(held) > 1000
     assert SharedCounts(tmp_path, 0, 3, ("key",)).total("key") == 0
 
 
