@@ -9,12 +9,17 @@ from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
-from oai_server.calls import Call, admit
-from oai_server.interrupts import Interruptible
-from oai_server.replies import Reply
-from oai_server.routes.requests import generation_request, record_of
+from oai_server.calls import Call
+from oai_server.routes.requests import (
+    answer,
+    chunk_template,
+    generation_request,
+    record_of,
+    tokens_as_ids,
+    wants_continuous_usage,
+    wants_usage,
+)
 from oai_server.services import Services, services_of
-from oai_server.streaming import TokenStream
 from oai_server.wire.chat import (
     ChatChoice,
     ChatCompletion,
@@ -26,7 +31,6 @@ from oai_server.wire.chat import (
     names_call,
 )
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
-from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.logprobs import chat_logprobs, prompt_logprobs
@@ -45,21 +49,15 @@ class ChatController(Controller):
     async def create(self, request: HttpRequest) -> ASGIApp:
         """A reply to a conversation, whole or as a stream of chunks."""
         services = services_of(request)
-        record = record_of(request)
         body = await read_json(request, DECODER)
-        reply_id = record.reply_id(ID_PREFIX, body.request_id)
-        asked = await checked(services, body, request, reply_id)
-        record.model = services.backend.card.ids[0]
-        async with Interruptible(services.live, request.scope, request.receive):
-            call = await admit(services, record, [asked])
-            if body.stream:
-                return TokenStream(call, _chunks(services, body, call, reply_id))
-            try:
-                deltas = await call.whole()
-            finally:
-                call.close()
-        content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return Reply(content)
+        reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
+        return await answer(
+            services,
+            request,
+            [await checked(services, body, request, reply_id)],
+            encoder=lambda call: _chunks(services, body, call, reply_id),
+            reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
+        )
 
 
 async def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
@@ -91,29 +89,18 @@ async def checked(services: Services, body: ChatRequest, request: HttpRequest, r
 
 
 def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) -> ChatChunks:
-    settings = services.settings
-    options = body.stream_options
-    include_usage = settings.enable_force_include_usage or bool(options and options.include_usage)
-    template = ChunkTemplate(
-        reply_id=reply_id,
-        kind="chat.completion.chunk",
-        created=int(time.time()),
-        model=call.record.model,
-        fingerprint=services.fingerprint,
-        include_usage=include_usage,
-    )
     return ChatChunks(
-        template,
+        chunk_template(services, body, call, "chat.completion.chunk", reply_id),
         ChatChunkOptions(
             choices=call.num_choices,
             role=_role(body),
             echo=_echo(body),
-            include_usage=include_usage,
-            continuous_usage=include_usage and bool(options and options.continuous_usage_stats),
+            include_usage=wants_usage(services, body),
+            continuous_usage=wants_continuous_usage(services, body),
             token_ids=bool(body.return_token_ids),
-            tokens_as_ids=_tokens_as_ids(services, body),
+            tokens_as_ids=tokens_as_ids(services, body),
             prompt_text=bool(body.return_prompt_text),
-            reasoning_field=settings.reasoning_field,
+            reasoning_field=services.settings.reasoning_field,
             named_call=names_call(body),
         ),
         call.generations[0],
@@ -149,7 +136,7 @@ def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatCh
             tool_calls=calls or msgspec.UNSET,
             **thinking,
         ),
-        logprobs=chat_logprobs(delta.logprobs, as_ids=_tokens_as_ids(services, body)) if body.logprobs else None,
+        logprobs=chat_logprobs(delta.logprobs, as_ids=tokens_as_ids(services, body)) if body.logprobs else None,
         finish_reason=finish_reason(body, delta.finish_reason),
         stop_reason=delta.stop_reason,
         token_ids=list(delta.token_ids) if body.return_token_ids else None,
@@ -177,8 +164,3 @@ def _role(body: ChatRequest) -> str:
 def _echo(body: ChatRequest) -> str:
     content = body.messages[-1].get("content") if body.echo else None
     return content if isinstance(content, str) and body.messages[-1].get("role") == _role(body) else ""
-
-
-def _tokens_as_ids(services: Services, body: ChatRequest) -> bool:
-    asked = body.return_tokens_as_token_ids
-    return services.settings.return_tokens_as_token_ids if asked is None else asked

@@ -10,14 +10,18 @@ from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPrompt
-from oai_server.calls import Call, admit
+from oai_server.calls import Call
 from oai_server.errors import invalid
-from oai_server.interrupts import Interruptible
-from oai_server.replies import Reply
-from oai_server.routes.requests import generation_request, record_of
+from oai_server.routes.requests import (
+    answer,
+    chunk_template,
+    generation_request,
+    record_of,
+    tokens_as_ids,
+    wants_continuous_usage,
+    wants_usage,
+)
 from oai_server.services import Services, services_of
-from oai_server.streaming import TokenStream
-from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
 from oai_server.wire.constraints import requested_grammar
@@ -42,7 +46,6 @@ class CompletionsController(Controller):
         body = await read_json(request, DECODER)
         reply_id = record.reply_id(ID_PREFIX, body.request_id)
         params, prompts = await checked(services, body)
-        record.model = services.backend.card.ids[0]
         asked = [
             generation_request(
                 services,
@@ -56,16 +59,13 @@ class CompletionsController(Controller):
             )
             for prompt in prompts
         ]
-        async with Interruptible(services.live, request.scope, request.receive):
-            call = await admit(services, record, asked)
-            if body.stream:
-                return TokenStream(call, _chunks(services, body, call, reply_id))
-            try:
-                deltas = await call.whole()
-            finally:
-                call.close()
-        content = msgspec.json.encode(_reply(services, body, call, reply_id, deltas))
-        return Reply(content)
+        return await answer(
+            services,
+            request,
+            asked,
+            encoder=lambda call: _chunks(services, body, call, reply_id),
+            reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
+        )
 
 
 async def checked(
@@ -125,26 +125,16 @@ def _token_prompt(ids: Any) -> TokenPrompt:
 
 
 def _chunks(services: Services, body: CompletionRequest, call: Call, reply_id: str) -> CompletionChunks:
-    options = body.stream_options
-    include_usage = services.settings.enable_force_include_usage or bool(options and options.include_usage)
-    template = ChunkTemplate(
-        reply_id=reply_id,
-        kind="text_completion",
-        created=int(time.time()),
-        model=call.record.model,
-        fingerprint=services.fingerprint,
-        include_usage=include_usage,
-    )
     return CompletionChunks(
-        template,
+        chunk_template(services, body, call, "text_completion", reply_id),
         CompletionChunkOptions(
             choices_per_prompt=call.choices_per_prompt,
             echo=bool(body.echo),
-            include_usage=include_usage,
-            continuous_usage=include_usage and bool(options and options.continuous_usage_stats),
+            include_usage=wants_usage(services, body),
+            continuous_usage=wants_continuous_usage(services, body),
             logprobs=body.logprobs is not None,
             token_ids=bool(body.return_token_ids),
-            tokens_as_ids=_tokens_as_ids(services, body),
+            tokens_as_ids=tokens_as_ids(services, body),
         ),
         call.generations,
     )
@@ -169,7 +159,7 @@ def _choice(services: Services, body: CompletionRequest, call: Call, delta: Choi
     if body.logprobs is not None:
         logprobs = completion_logprobs(
             delta.logprobs,
-            as_ids=_tokens_as_ids(services, body),
+            as_ids=tokens_as_ids(services, body),
             prompt=generation.prompt_logprobs if body.echo else (),
             prompt_text=generation.prompt_text if body.echo else "",
         )
@@ -183,8 +173,3 @@ def _choice(services: Services, body: CompletionRequest, call: Call, delta: Choi
         prompt_logprobs=prompt_logprobs(generation.prompt_logprobs) if body.prompt_logprobs is not None else None,
         prompt_token_ids=list(generation.prompt_token_ids) if body.return_token_ids else None,
     )
-
-
-def _tokens_as_ids(services: Services, body: CompletionRequest) -> bool:
-    asked = body.return_tokens_as_token_ids
-    return services.settings.return_tokens_as_token_ids if asked is None else asked

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, TextPrompt, Usage
-from oai_server.calls import admit
-from oai_server.interrupts import Interruptible
-from oai_server.replies import Reply
-from oai_server.routes.requests import generation_request, record_of
+from oai_server.calls import Call
+from oai_server.routes.requests import answer, generation_request, record_of
 from oai_server.services import services_of
-from oai_server.streaming import TokenStream
 from oai_server.wire.chunks import DONE, event
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.generate import GenerateReply, GenerateRequest
@@ -64,22 +63,20 @@ async def _answer(request: HttpRequest, *, always_stream: bool) -> ASGIApp:
     params = Validator(services.settings).sampling(
         fields, card, max_tokens=max_tokens, max_tokens_name="max_tokens", logprobs=None
     )
-    record.model = card.ids[0]
     stream = always_stream or bool(body.stream)
     asked = generation_request(services, record, TextPrompt(body.prompt), params, reply_id=reply_id, stream=stream)
-    async with Interruptible(services.live, request.scope, request.receive):
-        call = await admit(services, record, [asked])
-        if stream:
-            return TokenStream(call, GenerateChunks())
-        try:
-            (delta,) = await call.whole()
-        finally:
-            call.close()
-    reply = GenerateReply(
-        id=reply_id,
-        model=record.model,
-        text=delta.content,
-        finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
-        usage=UsageBody.of(call.final_usage),
-    )
-    return Reply(msgspec.json.encode(reply))
+    return await answer(services, request, [asked], encoder=lambda _call: GenerateChunks(), reply=_reply(reply_id))
+
+
+def _reply(reply_id: str) -> Callable[[Call, list[ChoiceDelta]], GenerateReply]:
+    def reply(call: Call, deltas: list[ChoiceDelta]) -> GenerateReply:
+        (delta,) = deltas
+        return GenerateReply(
+            id=reply_id,
+            model=call.record.model,
+            text=delta.content,
+            finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
+            usage=UsageBody.of(call.final_usage),
+        )
+
+    return reply

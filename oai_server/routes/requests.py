@@ -1,13 +1,24 @@
-"""From a checked wire request to what the backend takes; shared by all routes that generate."""
+"""From a checked wire request to the backend and back to an answer; shared by all routes that generate."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from os import urandom
 
-from adapters.backend import GenerationParams, GenerationRequest, Prompt
+import msgspec
+from litestar.types import ASGIApp
+
+from adapters.backend import ChoiceDelta, GenerationParams, GenerationRequest, Prompt
+from oai_server.calls import Call, admit
+from oai_server.interrupts import Interruptible
 from oai_server.record import RequestRecord
+from oai_server.replies import Reply
 from oai_server.services import Services
+from oai_server.streaming import Encoder, TokenStream
+from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.decoding import HttpRequest
+from oai_server.wire.sampling import SamplingFields
 
 
 def record_of(request: HttpRequest) -> RequestRecord:
@@ -35,4 +46,57 @@ def generation_request(
         priority=priority,
         cache_salt=f"{record.key}:{cache_salt or ''}" if record.key or cache_salt else "",
         deadline_s=services.settings.request_timeout or None,
+    )
+
+
+async def answer(
+    services: Services,
+    request: HttpRequest,
+    asked: Sequence[GenerationRequest],
+    *,
+    encoder: Callable[[Call], Encoder],
+    reply: Callable[[Call, list[ChoiceDelta]], msgspec.Struct],
+) -> ASGIApp:
+    """Admits all of `asked` or none, then a stream in the words of `encoder`, or the whole `reply`.
+
+    The client's departure and the drain end it. Raises ApiError and what `Backend.generate` raises.
+    """
+    record = record_of(request)
+    record.model = services.backend.card.ids[0]
+    async with Interruptible(services.live, request.scope, request.receive):
+        call = await admit(services, record, asked)
+        if asked[0].stream:
+            return TokenStream(call, encoder(call))
+        try:
+            deltas = await call.whole()
+        finally:
+            call.close()
+    return Reply(msgspec.json.encode(reply(call, deltas)))
+
+
+def wants_usage(services: Services, body: SamplingFields) -> bool:
+    """Whether a stream ends with its usage."""
+    options = body.stream_options
+    return services.settings.enable_force_include_usage or bool(options and options.include_usage)
+
+
+def wants_continuous_usage(services: Services, body: SamplingFields) -> bool:
+    """Whether every chunk has the usage so far."""
+    options = body.stream_options
+    return wants_usage(services, body) and bool(options and options.continuous_usage_stats)
+
+
+def tokens_as_ids(services: Services, body: SamplingFields) -> bool:
+    asked = body.return_tokens_as_token_ids
+    return services.settings.return_tokens_as_token_ids if asked is None else asked
+
+
+def chunk_template(services: Services, body: SamplingFields, call: Call, kind: str, reply_id: str) -> ChunkTemplate:
+    return ChunkTemplate(
+        reply_id=reply_id,
+        kind=kind,
+        created=int(time.time()),
+        model=call.record.model,
+        fingerprint=services.fingerprint,
+        include_usage=wants_usage(services, body),
     )

@@ -11,18 +11,17 @@ from litestar import Controller, get, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from adapters.backend import ChoiceDelta
 from engine.errors import RequestError
-from oai_server.calls import admit
+from oai_server.calls import Call
 from oai_server.errors import ApiError, invalid
-from oai_server.interrupts import Interruptible
-from oai_server.replies import Reply
 from oai_server.routes.chat import checked
-from oai_server.routes.requests import record_of
+from oai_server.routes.requests import answer, record_of
 from oai_server.services import services_of
-from oai_server.streaming import TokenStream
+from oai_server.wire.chat import ChatRequest
 from oai_server.wire.decoding import HttpRequest, read_json
 from oai_server.wire.response_events import ResponseEvents
-from oai_server.wire.responses import ResponsesRequest, chat_request, response_body
+from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, response_body
 
 DECODER = msgspec.json.Decoder(ResponsesRequest)
 ID_PREFIX = "resp_"
@@ -42,32 +41,35 @@ class ResponsesController(Controller):
     async def create(self, request: HttpRequest) -> ASGIApp:
         """A response, whole or as a stream of events."""
         services = services_of(request)
-        record = record_of(request)
         body = await read_json(request, DECODER)
-        reply_id = record.reply_id(ID_PREFIX, body.request_id)
+        reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
         with _own_field_names():
             chat = chat_request(body)
             asked = await checked(services, chat, request, reply_id)
-        record.model = services.backend.card.ids[0]
-        response = response_body(body, reply_id, int(time.time()), record.model)
-        events = ResponseEvents(response, logprobs=bool(chat.logprobs))
-        async with Interruptible(services.live, request.scope, request.receive):
-            with _own_field_names():
-                call = await admit(services, record, [asked])
-            if body.stream:
-                return TokenStream(call, events)
-            try:
-                for delta in await call.whole():
-                    events.delta(delta)
-            finally:
-                call.close()
-        events.end(call.final_usage)
-        return Reply(msgspec.json.encode(events.response))
+            return await answer(
+                services,
+                request,
+                [asked],
+                encoder=lambda call: _events(body, chat, call, reply_id),
+                reply=lambda call, deltas: _reply(_events(body, chat, call, reply_id), call, deltas),
+            )
 
     @get("/{response_id:str}")
     async def retrieve(self, response_id: FromPath[str]) -> ASGIApp:
         """404: nothing is stored."""
         raise ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
+
+
+def _events(body: ResponsesRequest, chat: ChatRequest, call: Call, reply_id: str) -> ResponseEvents:
+    response = response_body(body, reply_id, int(time.time()), call.record.model)
+    return ResponseEvents(response, logprobs=bool(chat.logprobs))
+
+
+def _reply(events: ResponseEvents, call: Call, deltas: list[ChoiceDelta]) -> ResponseBody:
+    for delta in deltas:
+        events.delta(delta)
+    events.end(call.final_usage)
+    return events.response
 
 
 @contextlib.contextmanager
