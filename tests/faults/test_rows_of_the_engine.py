@@ -57,14 +57,14 @@ async def beside(server: Server, prompt: str, **fields: Any) -> httpx.Response:
     return reply
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("fault", ["NAN@0", "NAN@5"])
+@pytest.mark.parametrize(("fault", "stream"), [("NAN@0", False), ("NAN@5", True)])
 async def test_g17_no_numbers_end_one_request(shared: Server, fault: str, stream: bool) -> None:
     check_failed(await beside(shared, fault, stream=stream), stream)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("fault", ["RAISE@0", "RAISE@5", "OOM@0", "OOM@5"])
+@pytest.mark.parametrize(
+    ("fault", "stream"), [("RAISE@0", True), ("RAISE@5", False), ("OOM@0", False), ("OOM@5", True)]
+)
 async def test_g15_g16_a_failing_step_costs_what_is_in_it(shared: Server, fault: str, stream: bool) -> None:
     pid = shared.engine_pid()
     check_failed(await asyncio.to_thread(ask, shared, fault, stream=stream), stream)
@@ -105,8 +105,10 @@ async def test_g18_an_id_that_does_not_exist(shared: Server, stream: bool) -> No
     assert reply.status_code in (200, 500) and "Traceback" not in reply.text
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("phase", ["queued", "prefilling", "running", "n of them"])
+@pytest.mark.parametrize(
+    ("phase", "stream"),
+    [("queued", False), ("prefilling", True), ("prefilling", False), ("running", False), ("n of them", True)],
+)
 async def test_g03_who_leaves_is_gone_in_every_phase(shared: Server, phase: str, stream: bool) -> None:
     control = asyncio.create_task(streams(shared.url, 2, 100))
     prompt = "x" * 1900 if phase == "prefilling" else "leaver"  # chunks of 512 and less beside the others
