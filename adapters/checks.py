@@ -22,7 +22,8 @@ Number = TypeVar("Number", int, float)
 MAX_SEED = 2**63 - 1
 MIN_TEMPERATURE = 0.01
 """Temperatures between greedy and this are raised to it: the logits would overflow."""
-MAX_REPETITION_PENALTY = 1e4
+REPETITION_PENALTIES = (0.01, 100.0)
+"""Outside of these, logits overflow or vanish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,7 @@ def _check_numbers(params: GenerationParams) -> None:
     penalty = params.repetition_penalty
     if penalty is not None and not penalty > 0:
         raise RequestError(f"repetition_penalty must be greater than zero, got {penalty}.", "repetition_penalty")
-    if penalty is not None and penalty > MAX_REPETITION_PENALTY:
-        raise RequestError(f"repetition_penalty is too large, got {penalty}.", "repetition_penalty")
+    _check_range("repetition_penalty", penalty, *REPETITION_PENALTIES)
     if params.seed is not None and not -(2**63) <= params.seed <= MAX_SEED:
         raise RequestError("seed must be a signed 64-bit integer.", "seed")
 

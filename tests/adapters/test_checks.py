@@ -46,7 +46,7 @@ def fill(num_prompt: int = 10, facts: ModelFacts = FACTS, bad_words: BadWords = 
         ("presence_penalty", 3.0, r"presence_penalty must be in \[-2, 2\], got 3.0."),
         ("frequency_penalty", -2.1, "frequency_penalty"),
         ("repetition_penalty", 0.0, "repetition_penalty must be greater than zero, got 0.0."),
-        ("repetition_penalty", 1e38, "too large"),
+        ("repetition_penalty", 1e38, r"must be in \[0.01, 100\]"),
         ("repetition_penalty", math.nan, "greater than zero"),
         ("seed", 2**63, "64-bit"),
         ("seed", -(2**63) - 1, "64-bit"),
