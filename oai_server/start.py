@@ -130,3 +130,7 @@ class WatchedBackend(EngineBackend):
     async def start(self) -> None:
         await super().start()
         self._watching = asyncio.create_task(self._watch(self), name="watch-start")
+
+    async def stop(self) -> None:
+        self._watching.cancel()  # a start that is called off has not failed
+        await super().stop()
