@@ -11,6 +11,7 @@ from os import urandom
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from oai_server.chunked import ChunkFraming
@@ -56,6 +57,10 @@ class LeanCycle(RequestResponseCycle):
             self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         else:
             await super().send(message)
+
+
+# HttpToolsProtocol makes its responses of the class by this name, and has no setting for it.
+httptools_impl.RequestResponseCycle = LeanCycle  # type: ignore[misc]
 
 
 class _RefusedError(Exception):
@@ -137,7 +142,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if any(name == b"transfer-encoding" for name, _ in self.headers):
             self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
-        self.cycle.__class__ = LeanCycle  # uvicorn names its own class; the response's task has not begun yet
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers are dropped: as headers they could pretend to be what a proxy in front of us has checked."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from sse_starlette.sse import EventSourceResponse
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapters.backend import ChoiceDelta
 from engine.errors import (
@@ -26,6 +26,7 @@ from engine.errors import (
 )
 from oai_server.errors import ApiError, ClientGoneError
 from oai_server.interrupts import ON_LOST, Interruptible, LostConnection
+from oai_server.protocol import LeanCycle
 from oai_server.routes.generate import GenerateChunks
 from oai_server.wire.chat_chunks import ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate, json_bytes
@@ -245,13 +246,15 @@ def test_a_generation_that_always_has_more_starves_nobody(server: LiveServer) ->
 
 
 def test_what_we_use_of_the_library_is_there() -> None:
-    """Private names and behaviour of pinned libraries."""
+    """Private names of pinned libraries, and uvicorn's protocol makes responses of our class."""
+    assert HttpToolsProtocol.on_headers_complete.__globals__["RequestResponseCycle"] is LeanCycle
+    assert "RequestResponseCycle" in HttpToolsProtocol.on_headers_complete.__code__.co_names
     assert {"_ping_interval", "raw_headers", "status_code"} <= {
         name for code in _codes(EventSourceResponse) for name in code.co_names
     }
     assert {"write_paused", "disconnected", "chunked_encoding", "transport"} <= {
-        *RequestResponseCycle.__init__.__code__.co_names,
-        *RequestResponseCycle.send.__code__.co_names,
+        *LeanCycle.__mro__[1].__init__.__code__.co_names,
+        *LeanCycle.__mro__[1].send.__code__.co_names,
     }
 
 
