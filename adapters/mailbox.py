@@ -78,7 +78,8 @@ class EngineGeneration:
     ) -> None:
         """`prompt_param`: the request's field that holds the prompt, for errors that are the engine's to find.
 
-        `release(choices, reason)` is called for choices that this side ends while the engine works on them."""
+        `release(choices, reason)` is called for choices that this side ends while the engine works on them.
+        """
         self.request_id = request_id
         self.prompt_token_ids = requests[0].prompt_token_ids
         self.prompt_text = prompt_text

@@ -29,7 +29,6 @@ class Services:
     """After the first SIGTERM: no new work."""
     published_telemetry: Callable[[], Telemetry] | None = None
     """With several HTTP processes: the numbers of all of them together."""
-
     published_load: Callable[[], int] | None = None
     """The same for `load`."""
 

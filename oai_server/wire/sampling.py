@@ -46,7 +46,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
 
-    # Known, and not served (yet) by every build: `wire.unsupported` says which of them are refused.
+    # Of any JSON type: read by `wire.constraints` and the validator, or refused by name in `wire.unsupported`.
     best_of: Any = None
     response_format: Any = None
     structured_outputs: Any = None

@@ -64,8 +64,10 @@ def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple
     seen = set()
     for i, tool in enumerate(tools):
         function = tool.get("function")
-        if tool.get("type", "function") != "function" or not isinstance(function, dict):
-            raise invalid(f"tools[{i}] must be of type 'function' and have a `function`.", f"tools[{i}].function")
+        if tool.get("type", "function") != "function":
+            raise invalid(f"tools[{i}].type: only tools of type 'function' are supported.", f"tools[{i}].type")
+        if not isinstance(function, dict):
+            raise invalid(f"tools[{i}] must have a `function`.", f"tools[{i}].function")
         name = function.get("name")
         if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
             raise invalid(
