@@ -20,6 +20,8 @@ $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	$(BIN)/python -m engine.native.build
+	@# Torch for CUDA brings its own; elsewhere Triton's interpreter runs the GPU kernels' tests, where there is a wheel.
+	@$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/pip install --quiet "triton==3.6.*" || true
 	@touch $@ $(VENV)/.serve
 
 serve: $(VENV)/.serve ## start the server on 127.0.0.1:8000 with the demo model; ARGS="--model DIR --port 8123"

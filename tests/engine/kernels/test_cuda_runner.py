@@ -116,7 +116,9 @@ PLAIN_FEW = [
 """The interpreter takes seconds a step."""
 
 
-@pytest.mark.parametrize(("variant", "padded"), [("qwen3", True), ("qwen2-group7", False)])
+@pytest.mark.parametrize(
+    ("variant", "padded"), [("qwen3", True), pytest.param("qwen2-group7", False, marks=pytest.mark.slow)]
+)
 def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
     variant: str, padded: bool, tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
