@@ -78,11 +78,10 @@ def create_app(
 
 
 def make_services(settings: Settings, backend: Backend) -> Services:
-    share = -(-settings.max_concurrent_requests_per_key // settings.api_workers)
     return Services(
         settings=settings,
         backend=backend,
-        limiter=KeyLimiter(share),
+        limiter=KeyLimiter(settings.max_concurrent_requests_per_key),
         telemetry=Telemetry(),
         fingerprint=_fingerprint(settings),
     )

@@ -95,7 +95,6 @@ class CudaRunner:
         self._nobody = torch.full((rows,), self._layout.slots, dtype=torch.int32, device=self.device)
         self._results = ResultRing(rows, self.device)
         self._eager = eager or self.device.type != "cuda"
-        self._chunk_graphs = not self._eager
         self._sizes = bucket_sizes(limits.max_num_seqs)
         self.step_sizes = step_sizes(forward.config)
         longest = max(self.step_sizes.busy * LAUNCH_FLOP / BUSY_FLOP, CHUNK_TOKENS[0])
@@ -107,7 +106,7 @@ class CudaRunner:
         self._mixed_graphs = StepGraphs(self._mixed_and_sample, self._rehearse_mixed)
         self._later: deque[Later] = deque()
         self._missed: set[tuple[int, int]] = set()
-        if self._chunk_graphs:
+        if not self._eager:
             shapes = [MixedShape(rows, CHUNK_ROWS, size) for rows in self._mixed_sizes for size in self._chunk_sizes]
             self._later.extend((self._mixed_graphs, shape) for shape in shapes)
 
@@ -126,12 +125,9 @@ class CudaRunner:
         self._buffers.mirror.pad_rows(rows, bucket)
         self._buffers.send_updates()
         if not special:
-            if self._eager:
-                self._decode_and_sample(bucket)
-            else:
-                self._replay_or_run(self._sampling_graphs, bucket)
+            self._replay_or_run(self._sampling_graphs, bucket)
             return self._collect(batch, rows, None)
-        logits = self._replay_or_run(self._logits_graphs, bucket) if not self._eager else self._decode(bucket)
+        logits = self._replay_or_run(self._logits_graphs, bucket)
         tensors = self._decode_tensors(rows)
         sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab, self._grammars)
         sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
@@ -141,7 +137,7 @@ class CudaRunner:
         """The step by its graph; without one kernel by kernel, and capturing waits for an idle moment."""
         if graphs.ready(size):
             return graphs.run(size)
-        if (id(graphs), size) not in self._missed:
+        if not self._eager and (id(graphs), size) not in self._missed:
             self._missed.add((id(graphs), size))
             self._later.append((graphs, size))
         return graphs.step(size)
@@ -150,7 +146,7 @@ class CudaRunner:
         """The padded shape of a step that has a graph; large steps hide the host's launches without."""
         chunks = len(batch.rows) - batch.num_decode_rows
         tokens = batch.num_tokens - batch.num_decode_rows
-        if not self._chunk_graphs or special or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
+        if self._eager or special or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
             return None
         decode = smallest(self._mixed_sizes, batch.num_decode_rows)
         shape = MixedShape(decode, CHUNK_ROWS, smallest(self._chunk_sizes, tokens))

@@ -24,9 +24,14 @@ class StepBudget:
     sizes: StepSizes | None = None
     """Without: always `max_tokens`."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every step is of `max_tokens`."""
+        return self.sizes is None or self.sizes.busy >= self.max_tokens
+
     def choose(self, decode_rows: int, prompts: Iterable[int]) -> int:
         """`prompts`: tokens that each of the prompts has left, those being read first; not all may be looked at."""
-        if self.sizes is None or self.sizes.busy >= self.max_tokens:
+        if self.sizes is None or self.is_fixed:
             return self.max_tokens
         queued = 0
         for left in prompts:

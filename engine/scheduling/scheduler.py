@@ -46,8 +46,6 @@ class Scheduler:
         self.policy = policy
         self.max_num_batched_tokens = max_num_batched_tokens
         self._step_budget = StepBudget(max_num_batched_tokens, step_sizes)
-        self._budget = max_num_batched_tokens
-        """Tokens of the step that is being planned."""
         self.live: dict[str, Sequence] = {}
         """By request id: everything waiting or running."""
         self.waiting: dict[Sequence, None] = {}
@@ -89,16 +87,16 @@ class Scheduler:
     def schedule(self, results_outstanding: bool = False) -> StepBatch:
         """The next step, possibly empty. Without outstanding results, short memory preempts the youngest."""
         self.held_back = False
-        self._budget = self._choose_budget()
+        budget = self._choose_budget()
         if self.waiting and self._free_slots:
-            self._admit()
+            self._admit(budget)
         selected = self.policy.select_step(self.running)
         rows, growing, prefills = self._decode_rows(selected)
         if growing:
             self._grow(rows, growing, results_outstanding)
             prefills = [s for s in prefills if s.phase is Phase.RUNNING]
         num_decode = len(rows)
-        self._add_chunks(rows, prefills, self._budget - num_decode)
+        self._add_chunks(rows, prefills, budget - num_decode)
         return StepBatch(tuple(rows), num_decode)
 
     def launched(self, batch: StepBatch) -> None:
@@ -110,6 +108,9 @@ class Scheduler:
                 sequence.num_in_flight += 1
 
     def _choose_budget(self) -> int:
+        """Tokens of the step that is being planned."""
+        if self._step_budget.is_fixed:
+            return self._step_budget.max_tokens
         prefills = [left for s in self.running if (left := s.num_uncomputed) > 1]
         waiting = (s.num_uncomputed for s in self.waiting) if self._free_slots else ()
         return self._step_budget.choose(len(self.running) - len(prefills), itertools.chain(prefills, waiting))
@@ -165,7 +166,7 @@ class Scheduler:
         for sequence in growing:
             sequence.block_table.append(pool.allocate())
 
-    def _admit(self) -> None:
+    def _admit(self, step_budget: int) -> None:
         """Start waiting sequences in the policy's order until slots, memory or this step's budget run out.
 
         The first that finds no memory ends it, so that small requests cannot keep a large one out for ever. One
@@ -175,7 +176,7 @@ class Scheduler:
         if state == self._blocked and not self._awaited:
             return
         self._blocked = None
-        budget, beside, reserve = self._room()
+        budget, beside, reserve = self._room(step_budget)
         if budget <= 0 and beside <= 0:
             return
         for sequence in self.policy.admission_order(self.waiting, self.clock()):
@@ -197,11 +198,11 @@ class Scheduler:
             if (budget <= 0 and beside <= 0) or not self._free_slots:
                 return
 
-    def _room(self) -> tuple[int, int, int]:
+    def _room(self, step_budget: int) -> tuple[int, int, int]:
         """Tokens that running sequences leave of the budget; tokens left beside a long prefill, for prompts that fit
         there whole; blocks that running sequences need to go on for a while.
         """
-        budget, growing, growth, first_chunk = self._budget, 0, 0, 0
+        budget, growing, growth, first_chunk = step_budget, 0, 0, 0
         block_size = self.memory.block_size
         for sequence in self.running:
             position = sequence.num_computed
@@ -211,7 +212,7 @@ class Scheduler:
                 first_chunk = first_chunk or num_tokens - position
             growing += position == len(sequence.block_table) * block_size
             growth += min(GROWTH_RESERVE_TOKENS, sequence.max_length - num_tokens)
-        half = self._budget // 2
+        half = step_budget // 2
         beside = budget + first_chunk - half if first_chunk > half else 0
         return budget, beside, growing + growth // block_size
 

@@ -13,9 +13,8 @@ from engine.attention.base import AttentionBackend, AttentionMetadata
 from engine.attention.flash_attention import FlashAttention2
 from engine.attention.registry import AUTO_ORDER, ProbeContext, choose
 from engine.errors import ConfigurationError
-from engine.kernels import reference
 from engine.kernels.rope_store import qk_norm_rope_store
-from tests.support.paged import PagedBatch, paged_batch, relative_error
+from tests.support.paged import PagedBatch, expected, paged_batch, relative_error
 
 CUDA = torch.device("cuda")
 BACKENDS = AUTO_ORDER["cuda"]
@@ -64,18 +63,6 @@ def metadata_of(batch: PagedBatch, block_size: int) -> AttentionMetadata:
         max(counts),
         int(batch.context_len.max()),
         block_size,
-    )
-
-
-def expected(batch: PagedBatch) -> torch.Tensor:
-    return reference.paged_attention(
-        batch.query,
-        batch.key_cache,
-        batch.value_cache,
-        batch.query_start.tolist(),
-        batch.context_len.tolist(),
-        batch.block_table,
-        batch.scale,
     )
 
 

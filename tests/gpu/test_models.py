@@ -24,6 +24,7 @@ from engine.runner.batch import ModelRunner
 from engine.runner.factory import build_runner
 from engine.sampling_params import SamplingParams
 from tests.support.stepping import build_cpu_runner, silent
+from tests.support.tiny_checkpoints import make_uneven
 
 VOCAB = 2048
 COMMON: dict[str, Any] = {
@@ -68,17 +69,12 @@ MODELS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
 
 
 def build(name: str, folder: Path) -> None:
-    """A float32 checkpoint. Norms off 1, biases off 0: wrong mappings show."""
+    """A float32 checkpoint."""
     config_class, model_class, fields = MODELS[name]
     torch.manual_seed(5)
     config = config_class(**COMMON, **fields)
     model = model_class(config).float().eval()
-    with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
-            if "norm" in parameter_name:
-                parameter.uniform_(0.5, 1.5)
-            elif parameter_name.endswith("bias"):
-                parameter.normal_(std=0.3)
+    make_uneven(model, 0.3)
     model.save_pretrained(folder)
 
 

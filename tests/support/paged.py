@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.kernels import reference
+
 
 @dataclass(frozen=True, slots=True)
 class PagedBatch:
@@ -54,6 +56,20 @@ def paged_batch(
         torch.tensor(context_lens, dtype=torch.int32, device=device),
         table.to(device),
         head_dim**-0.5,
+    )
+
+
+def expected(batch: PagedBatch, window: int | None = None) -> torch.Tensor:
+    """Attention by the float32 reference."""
+    return reference.paged_attention(
+        batch.query,
+        batch.key_cache,
+        batch.value_cache,
+        batch.query_start.tolist(),
+        batch.context_len.tolist(),
+        batch.block_table,
+        batch.scale,
+        window,
     )
 
 

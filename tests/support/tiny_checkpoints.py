@@ -73,12 +73,7 @@ def build_checkpoint(name: str, folder: Path, dtype: torch.dtype = torch.float32
     config = config_class(**{**COMMON, **variant.fields})
     config._attn_implementation = "eager"
     model = model_class(config).to(dtype).eval()
-    with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
-            if "norm" in parameter_name:
-                parameter.uniform_(0.5, 1.5)
-            elif parameter_name.endswith("bias"):
-                parameter.normal_(std=0.5)
+    make_uneven(model, 0.5)
     model.save_pretrained(folder, max_shard_size=variant.max_shard_size)
     if variant.hub_spelling:
         spell_as_on_the_hub(folder / "config.json")
@@ -117,3 +112,13 @@ def reference_logits(model: PreTrainedModel, token_ids: list[int]) -> torch.Tens
     with torch.inference_mode():
         logits: torch.Tensor = model(torch.tensor([token_ids])).logits[0].float()
     return logits
+
+
+def make_uneven(model: torch.nn.Module, bias_std: float) -> None:
+    """Norms off 1, biases off 0: wrong mappings show."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=bias_std)

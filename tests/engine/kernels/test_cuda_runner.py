@@ -89,7 +89,7 @@ class Direct:
 def padded_runner(folder: Path, device: torch.device) -> CudaRunner:
     """Pads steps as for graphs."""
     runner = cuda_runner(folder, device)
-    runner._eager, runner._chunk_graphs = False, True
+    runner._eager = False
     runner._sampling_graphs = Direct(runner._decode_and_sample)  # type: ignore[assignment]
     runner._logits_graphs = Direct(runner._decode)  # type: ignore[assignment]
     runner._mixed_graphs = Direct(runner._mixed_and_sample)  # type: ignore[assignment]

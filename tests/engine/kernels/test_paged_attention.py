@@ -5,25 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.kernels import reference
 from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
 from engine.kernels.paged_prefill import Tiling, paged_prefill
-from tests.support.paged import PagedBatch, paged_batch, relative_error
+from tests.support.paged import PagedBatch, expected, paged_batch, relative_error
 
 GROUPS = [(1, 1), (2, 2), (4, 1), (5, 1), (7, 2), (8, 1)]
-
-
-def expected(batch: PagedBatch, window: int | None = None) -> torch.Tensor:
-    return reference.paged_attention(
-        batch.query,
-        batch.key_cache,
-        batch.value_cache,
-        batch.query_start.tolist(),
-        batch.context_len.tolist(),
-        batch.block_table,
-        batch.scale,
-        window,
-    )
 
 
 def decode(batch: PagedBatch, splits: int, window: int | None = None) -> torch.Tensor:
