@@ -54,6 +54,8 @@ class Worker(msgspec.Struct, frozen=True):
     run_dir: str | None = None
     """Where the engine's socket is, when the parent of several workers owns the engine; None: the worker owns it."""
     metrics_dir: str | None = None
+    parent_pid: int | None = None
+    """Who started it. Asking the system only once the worker runs is too late: the parent may be dead by then."""
 
 
 class EngineHost(Protocol):
@@ -116,7 +118,7 @@ def run_worker(
     counts = _share_counts(services, worker) if worker.metrics_dir else None
     app = create_app(settings, backend, extra_routes=make_routes(), services=services)
     config = GuardedConfig(app, settings, max_connections=connection_cap(settings))
-    server = Server(config, services, shared.publish if shared is not None else None)
+    server = Server(config, services, shared.publish if shared is not None else None, worker.parent_pid)
     server.run(sockets=[listener])
     if counts is not None:
         counts.discard()
@@ -197,7 +199,7 @@ class _Parent:
         return self._exit_code
 
     def _start(self, index: int, metrics_dir: str) -> BaseProcess:
-        worker = Worker(index, len(self._listeners), self._host.run_dir, metrics_dir)
+        worker = Worker(index, len(self._listeners), self._host.run_dir, metrics_dir, os.getpid())
         process = multiprocessing.get_context("spawn").Process(
             target=_worker_main,
             args=(self._settings, self._make_backend, self._make_routes, worker, self._listeners[index]),

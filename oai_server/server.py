@@ -34,16 +34,23 @@ DEAD_FOR_S = 3.0
 
 
 class Server(uvicorn.Server):
-    """`services` are those of the application in `config`. `each_second` is called about that often."""
+    """`services` are those of the application in `config`. `each_second` is called about that often.
+
+    `parent_pid`: the process without which this one must not live on; None: it stands alone, and its shell may end.
+    """
 
     def __init__(
-        self, config: GuardedConfig, services: Services, each_second: Callable[[], None] | None = None
+        self,
+        config: GuardedConfig,
+        services: Services,
+        each_second: Callable[[], None] | None = None,
+        parent_pid: int | None = None,
     ) -> None:
         super().__init__(config)
         self.exit_code = 0
         self._services = services
         self._each_second = each_second
-        self._parent = os.getppid()
+        self._parent_pid = parent_pid
         self._began_s = time.monotonic()
         self._announced = False
         self._dead_since_s: float | None = None
@@ -74,7 +81,7 @@ class Server(uvicorn.Server):
         if counter % 10 == 0:
             if self._each_second is not None:
                 self._each_second()
-            if os.getppid() != self._parent:
+            if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 logger.error("the parent process is gone; shutting down")
                 self.begin_drain()
         self._watch_health()

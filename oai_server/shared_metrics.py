@@ -39,7 +39,7 @@ class SharedMetrics:
     def discard(self) -> None:
         """At the end: the last worker leaves no folder behind, even when the parent was killed."""
         with contextlib.suppress(OSError):
-            self._file.unlink()
+            self._file.unlink(missing_ok=True)
             self._folder.rmdir()
 
     def total(self) -> Telemetry:

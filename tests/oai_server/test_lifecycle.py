@@ -17,9 +17,13 @@ import httpx
 import pytest
 
 from engine.errors import ConfigurationError
+from oai_server.app import create_app, make_services
 from oai_server.lifecycle import base_url
+from oai_server.protocol import GuardedConfig
+from oai_server.server import Server
 from oai_server.settings import Settings
 from oai_server.sockets import connection_cap, listening_sockets
+from tests.support.fake_backend import FakeBackend
 from tests.support.live_server import server_process
 
 CLIENT = httpx.Client(verify=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
@@ -257,6 +261,18 @@ def test_g14_workers_end_with_their_parent(tmp_path: Path, monkeypatch: pytest.M
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("parent_pid", "drains"), [(os.getpid(), True), (os.getppid(), False), (None, False)])
+async def test_g14_a_parent_that_died_before_its_worker_ran_is_noticed(parent_pid: int | None, drains: bool) -> None:
+    """Whose child this process is not (its own), whose it is, and a server alone, which may outlive its shell."""
+    settings, backend = Settings(port=0), FakeBackend()
+    services = make_services(settings, backend)
+    app = create_app(settings, backend, services=services)
+    server = Server(GuardedConfig(app, settings, max_connections=10), services, parent_pid=parent_pid)
+    server.config.load()
+    assert await server.on_tick(0) is drains
+    assert services.draining is drains
 
 
 def _running(pid: int) -> bool:
