@@ -19,13 +19,13 @@ from oai_server.connection import Connection
 from oai_server.errors import exception_handlers
 from oai_server.limits import KeyLimiter
 from oai_server.openapi import OpenApiController
-from oai_server.routes.chat import ChatController
-from oai_server.routes.completions import CompletionsController
-from oai_server.routes.generate import GenerateController
+from oai_server.routes.chat import create_chat_completion
+from oai_server.routes.completions import create_completion
+from oai_server.routes.generate import generate, generate_stream
 from oai_server.routes.models import ModelsController
 from oai_server.routes.operations import OperationsController
-from oai_server.routes.responses import ResponsesController
-from oai_server.routes.tokens import TokensController
+from oai_server.routes.responses import create_response, retrieve_response
+from oai_server.routes.tokens import detokenize, tokenize
 from oai_server.services import Services
 from oai_server.settings import Settings
 from oai_server.telemetry import Telemetry
@@ -54,13 +54,16 @@ def create_app(
     services = services or make_services(settings, backend)
     app = LeanLitestar(
         route_handlers=[
-            ChatController,
-            CompletionsController,
-            GenerateController,
+            create_chat_completion,
+            create_completion,
+            generate,
+            generate_stream,
             ModelsController,
             OperationsController,
-            ResponsesController,
-            TokensController,
+            create_response,
+            retrieve_response,
+            tokenize,
+            detokenize,
             OpenApiController,
             *extra_routes,
         ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ class Connection:
         self._loopback = services.settings.loopback
         self._allowed_hosts = {host.lower() for host in services.settings.allowed_hosts}
         self._allowed_origins = set(services.settings.allowed_origins)
+        self._own_host = lru_cache(256)(self._is_own_host)  # an instance's own: the settings belong to it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -83,20 +85,21 @@ class Connection:
 
     def _foreign(self, headers: dict[bytes, bytes], method: str) -> ApiError | None:
         """On a loopback address: refuse names that a foreign page could give us (DNS rebinding) and its POSTs."""
-        host = headers.get(b"host", b"").decode("latin-1").lower()
+        host = headers.get(b"host", b"")
         if host and not self._own_host(host):
             return ApiError(403, "Invalid Host header. Allow it with --allowed-hosts.", code="invalid_host")
         origin = headers.get(b"origin")
         if origin is None or method in ("GET", "HEAD", "OPTIONS"):
             return None
-        text = origin.decode("latin-1")
-        if "*" in self._allowed_origins or text in self._allowed_origins or urlsplit(text).netloc.lower() == host:
+        text, own = origin.decode("latin-1"), host.decode("latin-1").lower()
+        if "*" in self._allowed_origins or text in self._allowed_origins or urlsplit(text).netloc.lower() == own:
             return None
         return ApiError(
             403, "Cross-site request refused. Allow the page with --allowed-origins.", code="invalid_origin"
         )
 
-    def _own_host(self, host: str) -> bool:
+    def _is_own_host(self, header: bytes) -> bool:
+        host = header.decode("latin-1").lower()
         name = re.sub(r":\d*\Z", "", host)
         allowed = self._allowed_hosts
         return bool(LOOPBACK_HOSTS.fullmatch(name)) or "*" in allowed or name in allowed or host in allowed

@@ -7,15 +7,15 @@ one piece, pays for none.
 from __future__ import annotations
 
 import asyncio
-from os import urandom
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from oai_server import cycle
 from oai_server.chunked import ChunkFraming
 from oai_server.errors import ApiError
+from oai_server.ids import fresh_hex
 from oai_server.interrupts import ON_LOST, LostConnection
 from oai_server.settings import Settings
 
@@ -44,23 +44,7 @@ class GuardedConfig(uvicorn.Config):
         self.max_connections = max_connections
 
 
-class LeanCycle(RequestResponseCycle):
-    """uvicorn's response, with a short way for what nearly every message is: a chunk that can be sent at once."""
-
-    async def send(self, message: Any) -> None:
-        if (
-            self.chunked_encoding
-            and message.get("more_body")
-            and (body := message["body"])
-            and not (self.flow.write_paused or self.disconnected or self.response_complete)
-        ):
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-        else:
-            await super().send(message)
-
-
-# HttpToolsProtocol makes its responses of the class by this name, and has no setting for it.
-httptools_impl.RequestResponseCycle = LeanCycle  # type: ignore[misc]
+cycle.install()
 
 
 class _RefusedError(Exception):
@@ -194,7 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
-            "x-request-id": f"req-{urandom(12).hex()}",
+            "x-request-id": f"req-{fresh_hex(96)}",
             **error.headers,
             "connection": "close",
         }

@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import urandom
 from typing import Any
 
 from litestar.types import Send
 
 from adapters.backend import Usage
+from oai_server.ids import fresh_hex
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 SANE_ID_TEXT = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -47,7 +47,7 @@ class RequestRecord:
         headers = dict(scope["headers"])
         sent = headers.get(b"x-request-id")
         client_id = sent.decode("ascii") if sent is not None and SANE_ID.fullmatch(sent) else None
-        return cls(scope["method"], scope["path"], headers, client_id or "req-" + urandom(12).hex(), client_id)
+        return cls(scope["method"], scope["path"], headers, client_id or "req-" + fresh_hex(96), client_id)
 
     def reply_id(self, prefix: str, asked: str | None = None) -> str:
         """Id of the reply object: the client's id or a fresh one behind `prefix`; x-request-id becomes the same.

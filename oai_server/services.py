@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
-from litestar.connection import ASGIConnection
+from litestar.types import Scope
 
 from adapters.backend import Backend
 from oai_server.interrupts import Interruptible
@@ -46,6 +46,11 @@ class Services:
         return self.telemetry if self.published_telemetry is None else self.published_telemetry()
 
 
-def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+class HasScope(Protocol):
+    @property
+    def scope(self) -> Scope: ...
+
+
+def services_of(connection: HasScope) -> Services:
     services: Services = connection.scope["litestar_app"].state["services"]
     return services

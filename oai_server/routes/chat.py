@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import msgspec
-from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
 from oai_server.calls import Call
+from oai_server.routes.posts import json_post
 from oai_server.routes.requests import (
     answer,
     chunk_template,
@@ -19,7 +19,7 @@ from oai_server.routes.requests import (
     wants_continuous_usage,
     wants_usage,
 )
-from oai_server.services import Services, services_of
+from oai_server.services import HasScope, Services, services_of
 from oai_server.wire.chat import (
     ChatChoice,
     ChatCompletion,
@@ -32,7 +32,7 @@ from oai_server.wire.chat import (
 )
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.constraints import requested_grammar
-from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.logprobs import chat_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
 from oai_server.wire.validate import Validator
@@ -42,25 +42,22 @@ DECODER = msgspec.json.Decoder(ChatRequest)
 ID_PREFIX = "chatcmpl-"
 
 
-class ChatController(Controller):
-    path = "/v1/chat/completions"
-
-    @post(status_code=200)
-    async def create(self, request: HttpRequest) -> ASGIApp:
-        """A reply to a conversation, whole or as a stream of chunks."""
-        services = services_of(request)
-        body = await read_json(request, DECODER)
-        reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
-        return await answer(
-            services,
-            request,
-            [await checked(services, body, request, reply_id)],
-            encoder=lambda call: _chunks(services, body, call, reply_id),
-            reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
-        )
+@json_post("/v1/chat/completions")
+async def create_chat_completion(request: Incoming) -> ASGIApp:
+    """A reply to a conversation, whole or as a stream of chunks."""
+    services = services_of(request)
+    body = await read_json(request, DECODER)
+    reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
+    return await answer(
+        services,
+        request,
+        [await checked(services, body, request, reply_id)],
+        encoder=lambda call: _chunks(services, body, call, reply_id),
+        reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
+    )
 
 
-async def checked(services: Services, body: ChatRequest, request: HttpRequest, reply_id: str) -> GenerationRequest:
+async def checked(services: Services, body: ChatRequest, request: HasScope, reply_id: str) -> GenerationRequest:
     """All checks of the front, in vLLM's order: model, conversation, sampling."""
     validator = Validator(services.settings)
     card = services.backend.card

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 import msgspec
-from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPrompt
 from oai_server.calls import Call
 from oai_server.errors import invalid
+from oai_server.routes.posts import json_post
 from oai_server.routes.requests import (
     answer,
     chunk_template,
@@ -25,7 +25,7 @@ from oai_server.services import Services, services_of
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
 from oai_server.wire.constraints import requested_grammar
-from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.logprobs import completion_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
 from oai_server.wire.validate import Validator, check_token_ids
@@ -35,37 +35,34 @@ ID_PREFIX = "cmpl-"
 DEFAULT_MAX_TOKENS = 16
 
 
-class CompletionsController(Controller):
-    path = "/v1/completions"
-
-    @post(status_code=200)
-    async def create(self, request: HttpRequest) -> ASGIApp:
-        """Completions of one or more prompts, whole or as a stream of chunks."""
-        services = services_of(request)
-        record = record_of(request)
-        body = await read_json(request, DECODER)
-        reply_id = record.reply_id(ID_PREFIX, body.request_id)
-        params, prompts = await checked(services, body)
-        asked = [
-            generation_request(
-                services,
-                record,
-                prompt,
-                params,
-                reply_id=reply_id,
-                stream=bool(body.stream),
-                priority=body.priority or 0,
-                cache_salt=body.cache_salt,
-            )
-            for prompt in prompts
-        ]
-        return await answer(
+@json_post("/v1/completions")
+async def create_completion(request: Incoming) -> ASGIApp:
+    """Completions of one or more prompts, whole or as a stream of chunks."""
+    services = services_of(request)
+    record = record_of(request)
+    body = await read_json(request, DECODER)
+    reply_id = record.reply_id(ID_PREFIX, body.request_id)
+    params, prompts = await checked(services, body)
+    asked = [
+        generation_request(
             services,
-            request,
-            asked,
-            encoder=lambda call: _chunks(services, body, call, reply_id),
-            reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
+            record,
+            prompt,
+            params,
+            reply_id=reply_id,
+            stream=bool(body.stream),
+            priority=body.priority or 0,
+            cache_salt=body.cache_salt,
         )
+        for prompt in prompts
+    ]
+    return await answer(
+        services,
+        request,
+        asked,
+        encoder=lambda call: _chunks(services, body, call, reply_id),
+        reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
+    )
 
 
 async def checked(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, TextPrompt, Usage
 from oai_server.calls import Call
+from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, generation_request, record_of
 from oai_server.services import services_of
 from oai_server.wire.chunks import DONE, event
-from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.generate import GenerateReply, GenerateRequest
 from oai_server.wire.sampling import SamplingFields
 from oai_server.wire.usage import UsageBody
@@ -38,19 +38,19 @@ class GenerateChunks:
         return DONE
 
 
-class GenerateController(Controller):
-    @post("/generate", status_code=200)
-    async def generate(self, request: HttpRequest) -> ASGIApp:
-        """The continuation of a prompt, whole, or streamed with `"stream": true`."""
-        return await _answer(request, always_stream=False)
-
-    @post("/generate_stream", status_code=200)
-    async def generate_stream(self, request: HttpRequest) -> ASGIApp:
-        """The continuation of a prompt as a stream of `{"text": ...}` events."""
-        return await _answer(request, always_stream=True)
+@json_post("/generate")
+async def generate(request: Incoming) -> ASGIApp:
+    """The continuation of a prompt, whole, or streamed with `"stream": true`."""
+    return await _answer(request, always_stream=False)
 
 
-async def _answer(request: HttpRequest, *, always_stream: bool) -> ASGIApp:
+@json_post("/generate_stream")
+async def generate_stream(request: Incoming) -> ASGIApp:
+    """The continuation of a prompt as a stream of `{"text": ...}` events."""
+    return await _answer(request, always_stream=True)
+
+
+async def _answer(request: Incoming, *, always_stream: bool) -> ASGIApp:
     services = services_of(request)
     record = record_of(request)
     body = await read_json(request, DECODER)

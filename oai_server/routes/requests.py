@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from os import urandom
 
 import msgspec
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, GenerationRequest, Prompt
 from oai_server.calls import Call, admit
+from oai_server.ids import fresh_hex
 from oai_server.interrupts import Interruptible
 from oai_server.record import RequestRecord
 from oai_server.replies import Reply
-from oai_server.services import Services
+from oai_server.services import HasScope, Services
 from oai_server.streaming import Encoder, TokenStream
 from oai_server.wire.chunks import ChunkTemplate
-from oai_server.wire.decoding import HttpRequest
+from oai_server.wire.decoding import HttpRequest, Incoming
 from oai_server.wire.sampling import SamplingFields
 
 
-def record_of(request: HttpRequest) -> RequestRecord:
+def record_of(request: HasScope) -> RequestRecord:
     record: RequestRecord = request.scope["state"]["record"]
     return record
 
@@ -39,7 +39,7 @@ def generation_request(
 ) -> GenerationRequest:
     """The engine's id is the reply's with a random end: a client may send the same X-Request-Id twice."""
     return GenerationRequest(
-        request_id=f"{reply_id}-{urandom(4).hex()}",
+        request_id=f"{reply_id}-{fresh_hex(32)}",
         prompt=prompt,
         params=params,
         stream=stream,
@@ -51,13 +51,14 @@ def generation_request(
 
 async def answer(
     services: Services,
-    request: HttpRequest,
+    request: Incoming | HttpRequest,
     asked: Sequence[GenerationRequest],
     *,
     encoder: Callable[[Call], Encoder],
     reply: Callable[[Call, list[ChoiceDelta]], msgspec.Struct],
+    stream: type[TokenStream] = TokenStream,
 ) -> ASGIApp:
-    """Admits all of `asked` or none, then a stream in the words of `encoder`, or the whole `reply`.
+    """Admits all of `asked` or none, then a `stream` in the words of `encoder`, or the whole `reply`.
 
     The client's departure and the drain end it. Raises ApiError and what `Backend.generate` raises.
     """
@@ -66,7 +67,7 @@ async def answer(
     async with Interruptible(services.live, request.scope, request.receive):
         call = await admit(services, record, asked)
         if asked[0].stream:
-            return TokenStream(call, encoder(call))
+            return stream(call, encoder(call))
         try:
             deltas = await call.whole()
         finally:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import msgspec
-from litestar import Controller, get, post
+from litestar import get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
@@ -16,10 +16,11 @@ from engine.errors import RequestError
 from oai_server.calls import Call
 from oai_server.errors import ApiError, invalid
 from oai_server.routes.chat import checked
+from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, record_of
 from oai_server.services import services_of
 from oai_server.wire.chat import ChatRequest
-from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.response_events import ResponseEvents
 from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, response_body
 
@@ -34,30 +35,28 @@ CHAT_FIELDS = {
 """What chat requests call the fields of these."""
 
 
-class ResponsesController(Controller):
-    path = "/v1/responses"
+@json_post("/v1/responses")
+async def create_response(request: Incoming) -> ASGIApp:
+    """A response, whole or as a stream of events."""
+    services = services_of(request)
+    body = await read_json(request, DECODER)
+    reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
+    with _own_field_names():
+        chat = chat_request(body)
+        asked = await checked(services, chat, request, reply_id)
+        return await answer(
+            services,
+            request,
+            [asked],
+            encoder=lambda call: _events(body, chat, call, reply_id),
+            reply=lambda call, deltas: _reply(_events(body, chat, call, reply_id), call, deltas),
+        )
 
-    @post(status_code=200)
-    async def create(self, request: HttpRequest) -> ASGIApp:
-        """A response, whole or as a stream of events."""
-        services = services_of(request)
-        body = await read_json(request, DECODER)
-        reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
-        with _own_field_names():
-            chat = chat_request(body)
-            asked = await checked(services, chat, request, reply_id)
-            return await answer(
-                services,
-                request,
-                [asked],
-                encoder=lambda call: _events(body, chat, call, reply_id),
-                reply=lambda call, deltas: _reply(_events(body, chat, call, reply_id), call, deltas),
-            )
 
-    @get("/{response_id:str}")
-    async def retrieve(self, response_id: FromPath[str]) -> ASGIApp:
-        """404: nothing is stored."""
-        raise ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
+@get("/v1/responses/{response_id:str}")
+async def retrieve_response(response_id: FromPath[str]) -> ASGIApp:
+    """404: nothing is stored."""
+    raise ApiError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
 
 
 def _events(body: ResponsesRequest, chat: ChatRequest, call: Call, reply_id: str) -> ResponseEvents:

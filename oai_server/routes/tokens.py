@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import Controller, post
 from litestar.types import ASGIApp
 
 from adapters.backend import ChatPrompt, Prompt, TextPrompt
 from oai_server.errors import invalid
 from oai_server.replies import Reply
+from oai_server.routes.posts import json_post
 from oai_server.services import Services, services_of
-from oai_server.wire.decoding import HttpRequest, read_json
+from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 from oai_server.wire.validate import Validator, check_token_ids
 from oai_server.wire.validate_chat import check_kwargs, check_messages, check_tools
@@ -19,31 +19,31 @@ TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 
-class TokensController(Controller):
-    @post(["/tokenize", "/v1/tokenize"], status_code=200)
-    async def tokenize(self, request: HttpRequest) -> ASGIApp:
-        """Token ids of a text, or of a conversation behind the chat template."""
-        services = services_of(request)
-        body = await read_json(request, TOKENIZE)
-        Validator(services.settings).model(body.model, services.backend.card)
-        rendered = await services.backend.render(_prompt(services, body))
-        reply = TokenizeReply(
-            count=len(rendered.token_ids),
-            max_model_len=services.backend.card.max_model_len,
-            tokens=list(rendered.token_ids),
-            token_strs=list(rendered.token_strs) if body.return_token_strs else None,
-        )
-        return Reply(msgspec.json.encode(reply))
+@json_post("/tokenize", "/v1/tokenize")
+async def tokenize(request: Incoming) -> ASGIApp:
+    """Token ids of a text, or of a conversation behind the chat template."""
+    services = services_of(request)
+    body = await read_json(request, TOKENIZE)
+    Validator(services.settings).model(body.model, services.backend.card)
+    rendered = await services.backend.render(_prompt(services, body))
+    reply = TokenizeReply(
+        count=len(rendered.token_ids),
+        max_model_len=services.backend.card.max_model_len,
+        tokens=list(rendered.token_ids),
+        token_strs=list(rendered.token_strs) if body.return_token_strs else None,
+    )
+    return Reply(msgspec.json.encode(reply))
 
-    @post(["/detokenize", "/v1/detokenize"], status_code=200)
-    async def detokenize(self, request: HttpRequest) -> ASGIApp:
-        """The text of token ids."""
-        services = services_of(request)
-        body = await read_json(request, DETOKENIZE)
-        Validator(services.settings).model(body.model, services.backend.card)
-        check_token_ids("tokens", body.tokens)
-        reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
-        return Reply(msgspec.json.encode(reply))
+
+@json_post("/detokenize", "/v1/detokenize")
+async def detokenize(request: Incoming) -> ASGIApp:
+    """The text of token ids."""
+    services = services_of(request)
+    body = await read_json(request, DETOKENIZE)
+    Validator(services.settings).model(body.model, services.backend.card)
+    check_token_ids("tokens", body.tokens)
+    reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
+    return Reply(msgspec.json.encode(reply))
 
 
 def _prompt(services: Services, body: TokenizeRequest) -> Prompt:

@@ -7,10 +7,11 @@ and parses any content type as JSON, which would let a foreign page's "simple" P
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.types import Receive, Scope
 
 from oai_server.errors import ApiError, ClientGoneError, invalid
 from oai_server.record import RequestRecord
@@ -19,12 +20,20 @@ from oai_server.services import services_of
 T = TypeVar("T")
 HttpRequest = Request[Any, Any, Any]
 
+
+class Incoming(NamedTuple):
+    """A request as its handler gets it: what is known of it, and where its body comes from."""
+
+    scope: Scope
+    receive: Receive
+
+
 AT_PATH = re.compile(r"(?P<text>.*) - at `\$\.?(?P<path>.*)`", re.DOTALL)
 MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
-async def read_body(request: HttpRequest) -> bytes:
+async def read_body(request: Incoming | HttpRequest) -> bytes:
     """The raw body. Raises 415 for anything but plain JSON, 413 beyond the limit (before all of it has come)."""
     record: RequestRecord = request.scope["state"]["record"]
     headers = record.headers
@@ -92,5 +101,5 @@ def _type_error(text: str) -> ApiError:
     return invalid(f"Invalid type for '{path}': {message}." if path else message, place or None, "invalid_type")
 
 
-async def read_json(request: HttpRequest, decoder: msgspec.json.Decoder[T]) -> T:
+async def read_json(request: Incoming | HttpRequest, decoder: msgspec.json.Decoder[T]) -> T:
     return decode(await read_body(request), decoder)

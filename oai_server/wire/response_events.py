@@ -5,12 +5,12 @@ An item is open while its pieces come; a piece of another kind, or the end, clos
 
 from __future__ import annotations
 
-from os import urandom
 from typing import Any
 
 import msgspec
 
 from adapters.backend import ChoiceDelta, ToolCallDelta, Usage
+from oai_server.ids import fresh_hex
 from oai_server.wire.chunks import json_bytes
 from oai_server.wire.logprobs import chat_logprobs
 from oai_server.wire.responses import InputTokensDetails, OutputTokensDetails, ResponseBody, ResponseUsage
@@ -96,7 +96,7 @@ class ResponseEvents:
 
     def _open(self, kind: str, own: dict[str, Any]) -> bytes:
         events = self._close("completed")
-        item = {"id": PREFIXES[kind] + urandom(12).hex(), "type": kind, "status": "in_progress", **own}
+        item = {"id": PREFIXES[kind] + fresh_hex(96), "type": kind, "status": "in_progress", **own}
         self._items.append(item)
         self._kind = kind
         events += self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)

@@ -23,9 +23,10 @@ DOCUMENT: dict[str, Any] = json.loads(document())
 
 def test_every_route_is_described_and_every_description_is_a_route() -> None:
     app = create_app(Settings(), FakeBackend())
+    # A route of `json_post` tells its method nobody but its caller.
     routes = {
         (method.lower(), re.sub(r":\w+}", "}", path))
-        for path, methods in ((route.path, route.methods) for route in app.routes)  # type: ignore[union-attr]
+        for path, methods in ((route.path, getattr(route, "methods", None) or ["POST"]) for route in app.routes)
         for method in methods
         if method not in ("OPTIONS", "HEAD")
     }

@@ -24,9 +24,9 @@ from engine.errors import (
     EngineUnavailableError,
     RequestFailedError,
 )
+from oai_server.cycle import LeanCycle
 from oai_server.errors import ApiError, ClientGoneError
 from oai_server.interrupts import ON_LOST, Interruptible, LostConnection
-from oai_server.protocol import LeanCycle
 from oai_server.routes.generate import GenerateChunks
 from oai_server.wire.chat_chunks import ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate, json_bytes
