@@ -7,7 +7,6 @@ routing errors included. A stream that has begun carries the same envelope as an
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ from engine.errors import (
     RequestError,
     RequestFailedError,
 )
+from oai_server.retry import retry_after
 
 logger = logging.getLogger("oai_server")
 
@@ -93,16 +93,12 @@ def shutting_down() -> ApiError:
         503,
         "The server is shutting down. Please send the request again.",
         code="shutting_down",
-        headers={"retry-after": "1", "connection": "close"},
+        headers={**retry_after(1), "connection": "close"},
     )
 
 
 def unavailable(message: str, retry_after_s: float = 1.0, code: str | None = "unavailable") -> ApiError:
     return ApiError(503, message, code=code, headers=retry_after(retry_after_s))
-
-
-def retry_after(seconds: float) -> dict[str, str]:
-    return {"retry-after": str(max(1, math.ceil(seconds)))}
 
 
 def from_engine(error: EngineError) -> ApiError:

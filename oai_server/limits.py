@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NoReturn
 
-from oai_server.errors import ApiError, retry_after
+from oai_server.errors import ApiError
+from oai_server.retry import retry_after
 
 
 class KeyLimiter:

@@ -188,7 +188,7 @@ def test_g21_requests_while_the_engine_loads(server: LiveServer) -> None:
     assert server.client.get("/livez").status_code == 200
     assert server.client.get("/readyz").status_code == 503
     reply = server.post(CHAT, body_of(CHAT))
-    assert reply.status_code == 503 and int(reply.headers["retry-after"]) == 2
+    assert reply.status_code == 503 and int(reply.headers["retry-after"]) in (2, 3)
 
 
 def test_a_reader_that_is_behind_gets_everything(server: LiveServer) -> None:
