@@ -22,6 +22,7 @@ from oai_server.openapi import OpenApiController
 from oai_server.routes.chat import create_chat_completion
 from oai_server.routes.completions import create_completion
 from oai_server.routes.generate import generate, generate_stream
+from oai_server.routes.messages import messages_router
 from oai_server.routes.models import ModelsController
 from oai_server.routes.operations import OperationsController
 from oai_server.routes.responses import create_response, retrieve_response
@@ -58,6 +59,7 @@ def create_app(
             create_completion,
             generate,
             generate_stream,
+            messages_router,
             ModelsController,
             OperationsController,
             create_response,

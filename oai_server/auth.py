@@ -28,20 +28,27 @@ class KeyRing:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def identify(self, authorization: bytes | None) -> str | None:
-        """A short digest that stands for the key in `Authorization: Bearer KEY`; None when no key matches.
+    def identify(self, authorization: bytes | None, api_key: bytes | None = None) -> str | None:
+        """A short digest that stands for the key in `Authorization: Bearer KEY`, or else in `x-api-key: KEY`.
 
-        Takes the same time for every wrong key: all keys are compared, each by its hash.
+        None when neither is right.
         """
         scheme, _, key = (authorization or b"").partition(b" ")
+        found = self._find(key)
+        if scheme.lower() != b"bearer":
+            found = None
+        if found is None and api_key is not None:
+            found = self._find(api_key)
+        return None if found is None else _name(found)
+
+    def _find(self, key: bytes) -> bytes | None:
+        """Takes the same time for every wrong key: all keys are compared, each by its hash."""
         digest = hashlib.sha256(key.strip()).digest()
         found = None
         for known in self._digests:
             if hmac.compare_digest(known, digest):
                 found = known
-        if scheme.lower() != b"bearer" or found is None:
-            return None
-        return _name(found)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,14 +75,14 @@ class RequireKey(ASGIMiddleware):
         handler: BaseRouteHandler = scope["route_handler"]
         if not handler.opt.get(OPEN) and scope.get("method") != HttpMethod.OPTIONS:
             record: RequestRecord = scope["state"]["record"]
-            authorization = record.headers.get(b"authorization")
-            key = self._keys.identify(authorization)
+            authorization, api_key = record.headers.get(b"authorization"), record.headers.get(b"x-api-key")
+            key = self._keys.identify(authorization, api_key)
             if key is None:
                 raise ApiError(
                     401,
                     "Incorrect API key provided."
-                    if authorization
-                    else "You didn't provide an API key as a Bearer token.",
+                    if authorization or api_key
+                    else "You didn't provide an API key, as a Bearer token or in x-api-key.",
                     code="invalid_api_key",
                     headers={"www-authenticate": "Bearer"},
                 )

@@ -35,7 +35,7 @@ NO_RETRY = {"x-should-retry": "false"}
 """For failures that the same request would meet again; the official clients obey it."""
 MAX_MESSAGE_CHARS = 500
 """Reasons of a grammar's or a template's library quote what they were given, at any length."""
-GENERATING = ("/chat/completions", "/completions", "/responses", "/models")
+GENERATING = ("/chat/completions", "/completions", "/responses", "/messages", "/models")
 """Endpoints below /v1 that every client asks for."""
 TYPE_BY_STATUS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -163,7 +163,8 @@ def _hint(path: str) -> str:
     """What was probably meant: a base URL without its /v1 or with two, or a service that is not served."""
     below = path.removeprefix("/v1/v1").removeprefix("/v1")
     if below in GENERATING and path != f"/v1{below}":
-        return f". Did you mean /v1{below}? Base URLs end in /v1."
+        ends = "before" if below == "/messages" else "in"
+        return f". Did you mean /v1{below}? Base URLs end {ends} /v1."
     if path.startswith("/v1/"):
         return ". This server generates text; embeddings, images, audio, files and the like are not served."
     return ""

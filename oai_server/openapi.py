@@ -17,6 +17,9 @@ from oai_server.wire.bounds import BOUNDS, INT64_MAX, INT64_MIN
 from oai_server.wire.chat import ChatCompletion, ChatRequest
 from oai_server.wire.completions import Completion, CompletionRequest
 from oai_server.wire.generate import GenerateReply, GenerateRequest
+from oai_server.wire.message_errors import MessagesErrorBody
+from oai_server.wire.message_reply import MessageBody, TokenCount
+from oai_server.wire.messages import CountTokensRequest, MessagesRequest
 from oai_server.wire.models import Model, ModelList
 from oai_server.wire.responses import ResponseBody, ResponsesRequest
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
@@ -28,6 +31,8 @@ REFS = "#/components/schemas/{name}"
 POSTS: tuple[tuple[str, str, type, type | None, bool], ...] = (
     ("/v1/chat/completions", "A reply to a conversation.", ChatRequest, ChatCompletion, True),
     ("/v1/responses", "A reply to a conversation, as items.", ResponsesRequest, ResponseBody, True),
+    ("/v1/messages", "A reply to a conversation, as Anthropic's blocks.", MessagesRequest, MessageBody, True),
+    ("/v1/messages/count_tokens", "How long a conversation's prompt is.", CountTokensRequest, TokenCount, False),
     ("/v1/completions", "Completions of one or more prompts.", CompletionRequest, Completion, True),
     ("/generate", "The continuation of a prompt.", GenerateRequest, GenerateReply, True),
     ("/generate_stream", "The continuation of a prompt as a stream.", GenerateRequest, None, True),
@@ -80,7 +85,7 @@ class OpenApiController(Controller):
 @functools.cache
 def document() -> bytes:
     types = {kind for _, _, asked, reply, _ in POSTS for kind in (asked, reply) if kind is not None}
-    types |= {reply for _, _, reply, _ in GETS if reply is not None} | {ErrorBody}
+    types |= {reply for _, _, reply, _ in GETS if reply is not None} | {ErrorBody, MessagesErrorBody}
     ordered = sorted(types, key=lambda kind: kind.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=REFS)
     for schema in schemas.values():
@@ -98,9 +103,12 @@ def document() -> bytes:
             "paths": paths,
             "components": {
                 "schemas": schemas,
-                "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer"}},
+                "securitySchemes": {
+                    "api_key": {"type": "http", "scheme": "bearer"},
+                    "api_key_header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                },
             },
-            "security": [{}, {"api_key": []}],
+            "security": [{}, {"api_key": []}, {"api_key_header": []}],
         }
     )
 
@@ -115,7 +123,7 @@ def _post(path: str, summary: str, asked: type, reply: type | None, streams: boo
         "summary": summary,
         "operationId": _operation("post", path),
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref(asked)}}},
-        "responses": {"200": {"description": "Done.", "content": content}, **_errors()},
+        "responses": {"200": {"description": "Done.", "content": content}, **_errors(path)},
     }
 
 
@@ -124,7 +132,7 @@ def _get(path: str, summary: str, reply: type | None, media: str) -> dict[str, A
     operation: dict[str, Any] = {
         "summary": summary,
         "operationId": _operation("get", path),
-        "responses": {"200": {"description": "Done.", "content": {media: {"schema": schema}}}, **_errors()},
+        "responses": {"200": {"description": "Done.", "content": {media: {"schema": schema}}}, **_errors(path)},
     }
     if reply is HealthBody:
         content = {JSON: {"schema": {"anyOf": [_ref(HealthBody), _ref(ErrorBody)]}}}
@@ -142,8 +150,8 @@ def _ref(kind: type) -> dict[str, str]:
     return {"$ref": REFS.format(name=kind.__name__)}
 
 
-def _errors() -> dict[str, Any]:
-    content = {JSON: {"schema": _ref(ErrorBody)}}
+def _errors(path: str) -> dict[str, Any]:
+    content = {JSON: {"schema": _ref(MessagesErrorBody if path.startswith("/v1/messages") else ErrorBody)}}
     return {status: {"description": text, "content": content} for status, text in ERRORS.items()}
 
 

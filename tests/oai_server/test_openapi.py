@@ -100,6 +100,7 @@ def test_structs_ignore_unknown_fields() -> None:
     [
         ("/chat/completions", "Did you mean /v1/chat/completions?"),
         ("/v1/v1/models", "Did you mean /v1/models?"),
+        ("/v1/v1/messages", "Did you mean /v1/messages? Base URLs end before /v1."),
         ("/v1/embeddings", "embeddings, images, audio, files and the like are not served"),
         ("/foo", "Invalid URL (POST /foo)"),
     ],
