@@ -8,6 +8,6 @@ _source = random.Random()
 """Seeded by the system once a process; asking the system for every name costs a system call each."""
 
 
-def fresh_hex(bits: int) -> str:
-    """A random hexadecimal number of `bits` bits, a multiple of 4."""
-    return f"{_source.getrandbits(bits):0{bits // 4}x}"
+def fresh_hex(num_bytes: int) -> str:
+    """Two random hexadecimal digits a byte."""
+    return _source.randbytes(num_bytes).hex()

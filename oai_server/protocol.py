@@ -123,7 +123,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._stop_parser(_too_many_header_bytes())
         self._header_bytes = 0
         self._part = BODY
-        if any(name == b"transfer-encoding" for name, _ in self.headers):
+        if b"transfer-encoding" in dict(self.headers):
             self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
 
@@ -178,7 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
-            "x-request-id": f"req-{fresh_hex(96)}",
+            "x-request-id": f"req-{fresh_hex(12)}",
             **error.headers,
             "connection": "close",
         }

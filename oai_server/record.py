@@ -47,7 +47,7 @@ class RequestRecord:
         headers = dict(scope["headers"])
         sent = headers.get(b"x-request-id")
         client_id = sent.decode("ascii") if sent is not None and SANE_ID.fullmatch(sent) else None
-        return cls(scope["method"], scope["path"], headers, client_id or "req-" + fresh_hex(96), client_id)
+        return cls(scope["method"], scope["path"], headers, client_id or "req-" + fresh_hex(12), client_id)
 
     def reply_id(self, prefix: str, asked: str | None = None) -> str:
         """Id of the reply object: the client's id or a fresh one behind `prefix`; x-request-id becomes the same.

@@ -123,7 +123,7 @@ def _reply(
 
 def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatChoice:
     thinking = dict.fromkeys(REASONING_KEYS[services.settings.reasoning_field], delta.reasoning or None)
-    calls = _tool_calls(delta.tool_calls)
+    calls = _tool_calls(delta.tool_calls) if delta.tool_calls else []
     text = _echo(body) + delta.content
     return ChatChoice(
         index=delta.index,

@@ -39,7 +39,7 @@ def generation_request(
 ) -> GenerationRequest:
     """The engine's id is the reply's with a random end: a client may send the same X-Request-Id twice."""
     return GenerationRequest(
-        request_id=f"{reply_id}-{fresh_hex(32)}",
+        request_id=f"{reply_id}-{fresh_hex(4)}",
         prompt=prompt,
         params=params,
         stream=stream,

@@ -96,7 +96,7 @@ class ResponseEvents:
 
     def _open(self, kind: str, own: dict[str, Any]) -> bytes:
         events = self._close("completed")
-        item = {"id": PREFIXES[kind] + fresh_hex(96), "type": kind, "status": "in_progress", **own}
+        item = {"id": PREFIXES[kind] + fresh_hex(12), "type": kind, "status": "in_progress", **own}
         self._items.append(item)
         self._kind = kind
         events += self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)

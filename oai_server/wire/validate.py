@@ -5,8 +5,11 @@ What needs the tokenizer or the model (vocabulary ids, context length) is checke
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from adapters.backend import GenerationParams, ModelCard
 from oai_server.errors import ApiError, invalid
@@ -17,6 +20,22 @@ from oai_server.wire.unsupported import refuse_unsupported
 
 UNSALTABLE = frozenset("@/\\\0")
 MAX_SALT_CHARS = 128
+
+
+COMMON = frozenset(
+    {
+        *("model", "stream", "max_tokens", "n", "best_of", "seed", "echo"),
+        *("temperature", "top_p", "top_k", "min_p"),
+        *("repetition_penalty", "presence_penalty", "frequency_penalty", "priority", "request_id"),
+        *("return_token_ids", "return_tokens_as_token_ids"),
+    }
+)
+"""Fields that `Validator.sampling` looks at for every request, or never."""
+RARE = tuple([name for name in SamplingFields.__struct_fields__ if name not in COMMON])
+"""All others: looked at if one of them is there."""
+
+_rare = operator.attrgetter(*RARE)
+_NONE = (None,) * len(RARE)
 
 
 class Validator:
@@ -45,13 +64,10 @@ class Validator:
         """The request's sampling parameters, all in range. `logprobs`: already the number of alternatives."""
         refuse_unsupported(request)
         check_bounds(request)
-        self._stream_options(request)
         count = self.choices(request)
         self._output_length(request, card, max_tokens, max_tokens_name, count)
         self.logprobs("logprobs", logprobs)
-        self._prompt_logprobs(request)
-        self._cache_salt(request.cache_salt)
-        return GenerationParams(
+        params = GenerationParams(
             max_tokens=max_tokens,
             n=count,
             temperature=request.temperature,
@@ -61,6 +77,18 @@ class Validator:
             repetition_penalty=request.repetition_penalty,
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
+            seed=None if request.seed == -1 else request.seed,
+            logprobs=logprobs,
+        )
+        return params if _rare(request) == _NONE else self._with_rare(request, params)
+
+    def _with_rare(self, request: SamplingFields, params: GenerationParams) -> GenerationParams:
+        """And what few requests ask for."""
+        self._stream_options(request)
+        self._prompt_logprobs(request)
+        self._cache_salt(request.cache_salt)
+        return msgspec.structs.replace(
+            params,
             logit_bias=self.logit_bias(request.logit_bias),
             allowed_token_ids=self._allowed_token_ids(request.allowed_token_ids),
             bad_words=self._strings("bad_words", request.bad_words, self.settings.max_bad_words),
@@ -70,8 +98,6 @@ class Validator:
             include_stop_str_in_output=bool(request.include_stop_str_in_output),
             ignore_eos=bool(request.ignore_eos),
             skip_special_tokens=request.skip_special_tokens is not False,
-            seed=None if request.seed == -1 else request.seed,
-            logprobs=logprobs,
             prompt_logprobs=request.prompt_logprobs,
             truncate_prompt_tokens=request.truncate_prompt_tokens,
         )
