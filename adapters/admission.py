@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from typing import Protocol
 
 from adapters.backend_options import BackendLimits
-from adapters.engine_link import EngineLink
 from engine.errors import EngineError, EngineOverloadedError
+from engine.process.messages import EngineInfo
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later."
+LONGEST_RETRY_S = 30.0
+
+
+class QueueCounts(Protocol):
+    """What all fronts of one engine have in work. Each adds its own; the numbers are those of all together."""
+
+    @property
+    def sequences(self) -> int:
+        """From their arrival, when their prompts are not encoded yet, to their end."""
+        ...
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Of prompts that have not been in a step yet."""
+        ...
+
+    def add(self, sequences: int, waiting_tokens: int = 0) -> None: ...
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else decides meanwhile who may come in."""
+        ...
+
+
+class OwnCounts:
+    """The only front's."""
+
+    def __init__(self) -> None:
+        self.sequences = 0
+        self.waiting_tokens = 0
+
+    def add(self, sequences: int, waiting_tokens: int = 0) -> None:
+        self.sequences += sequences
+        self.waiting_tokens += waiting_tokens
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 class Admission:
-    """Counts requests from their arrival, when their prompts are not encoded yet, until the engine has them."""
+    """Lets sequences in while the engine's seats and the queue have room for them."""
 
-    def __init__(self, link: EngineLink, limits: BackendLimits) -> None:
-        self._link = link
+    def __init__(self, counts: QueueCounts, limits: BackendLimits) -> None:
+        self._counts = counts
         self._limits = limits
-        self._num_arriving = 0
+        self._num_seats = 0
         self.num_refused = 0
 
-    def arrive(self, num_choices: int) -> None:
-        """Reserves room. Raises EngineOverloadedError; every success needs its `leave`."""
-        info, link = self._link.info, self._link
-        num_running = len(link) - link.num_waiting
-        free = max(info.max_num_seqs - num_running, 0) if info is not None else 0
-        waiting = link.num_waiting + self._num_arriving
-        if waiting + num_choices > self._limits.max_waiting_requests + free:
-            self._refuse()
-        if self._link.num_waiting_tokens > self._limits.max_waiting_tokens:
-            self._refuse()
-        self._num_arriving += num_choices
+    def arrive(self, num_choices: int, info: EngineInfo | None) -> None:
+        """Counts them in. Raises EngineOverloadedError.
+
+        Those that the engine gets are counted out by EngineLink when they end, the others by `leave`.
+        """
+        self._num_seats = info.max_num_seqs if info is not None else 0
+        counts, limits = self._counts, self._limits
+        with counts.locked():
+            counts.add(num_choices)  # before the look: so the bound holds even where the lock could not be had
+            if (
+                counts.sequences <= limits.max_waiting_requests + self._num_seats
+                and counts.waiting_tokens <= limits.max_waiting_tokens
+            ):
+                return
+            counts.add(-num_choices)
+        self.num_refused += 1
+        raise EngineOverloadedError(BUSY, self.retry_after_s)
 
     def leave(self, num_choices: int) -> None:
-        """The request is with the engine, or will never be."""
-        self._num_arriving -= num_choices
+        """They will never be the engine's."""
+        self._counts.add(-num_choices)
 
     def queue_error(self, started: bool) -> EngineError | None:
         """For a request whose time in the queue is over: the error, unless it has begun to run."""
@@ -47,10 +91,5 @@ class Admission:
     @property
     def retry_after_s(self) -> float:
         """A guess: one second, and one more for each full batch that waits."""
-        info = self._link.info
-        batch = info.max_num_seqs if info is not None else 1
-        return min(1.0 + math.floor(self._link.num_waiting / batch), 30.0)
-
-    def _refuse(self) -> None:
-        self.num_refused += 1
-        raise EngineOverloadedError(BUSY, self.retry_after_s)
+        waiting = max(self._counts.sequences - self._num_seats, 0)
+        return min(1.0 + math.floor(waiting / max(self._num_seats, 1)), LONGEST_RETRY_S)

@@ -6,7 +6,7 @@ import msgspec
 
 
 class BackendLimits(msgspec.Struct, frozen=True):
-    """Bounds on what waits. Of one front; several fronts divide the server's by their number."""
+    """Bounds on what one request may ask for, and on what waits in all fronts of an engine together."""
 
     max_waiting_requests: int = 1024
     """Sequences that wait for their first step, once the engine runs all that it can at a time."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.admission import Admission
+from adapters.admission import Admission, OwnCounts, QueueCounts
 from adapters.backend import GenerationRequest, Health, HealthState, ModelCard, Prompt, RenderedPrompt
 from adapters.backend_options import BackendOptions
 from adapters.checks import ModelFacts, check_params, sampling_params, seed_of_choice
@@ -60,13 +60,18 @@ class EngineBackend:
         options: BackendOptions | None = None,
         *,
         run_dir: str | None = None,
+        counts: QueueCounts | None = None,
         supervisor_limits: SupervisorLimits | None = None,
         runner: str = DEFAULT_RUNNER,
     ) -> None:
-        """`runner`: `module:function` that builds the engine's runner; another one than the default is for tests."""
+        """`counts`: with several fronts, what they count together.
+
+        `runner`: `module:function` that builds the engine's runner; another one than the default is for tests.
+        """
         self._config = config
         self._options = options or BackendOptions()
         self._given_run_dir = run_dir
+        self._counts: QueueCounts = OwnCounts() if counts is None else counts
         self._supervisor_limits = supervisor_limits
         self._runner = runner
         self._created = int(time.time())
@@ -90,9 +95,10 @@ class EngineBackend:
             self._run_dir,
             self._on_change,
             self._on_culprit,
+            counts=self._counts,
             turns=TrialTurns(self._run_dir) if self._given_run_dir is not None else None,
         )
-        self._admission = Admission(self._link, self._options.limits)
+        self._admission = Admission(self._counts, self._options.limits)
         self._link.client.open()
         self._supervisor: Supervisor | None = None
         if self._given_run_dir is None:
@@ -187,14 +193,15 @@ class EngineBackend:
         workers, facts = await self._ready()
         check_params(request.params, facts, self._options.limits)
         num_choices = request.params.n
-        self._admission.arrive(num_choices)
+        self._admission.arrive(num_choices, self._link.info)
         try:
             encoded = await workers.encode(request, facts)
             generation = self._make_generation(request, encoded, workers.text, facts)
             await self._ready()
-            self._link.submit(generation.choices)
-        finally:
+        except BaseException:
             self._admission.leave(num_choices)
+            raise
+        self._link.submit(generation.choices)
         self._set_timers(request, generation)
         return generation
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from adapters.admission import OwnCounts, QueueCounts
 from adapters.mailbox import Choice
 from adapters.recovery import Recovery
 from adapters.trial_turns import TrialTurns
@@ -38,12 +39,13 @@ class EngineLink:
         on_change: Callable[[], None],
         on_culprit: Callable[[], None] = lambda: None,
         *,
+        counts: QueueCounts | None = None,
         turns: TrialTurns | None = None,
     ) -> None:
         """`on_change` is called after a welcome, after a loss and when loading goes on.
 
-        `on_culprit`: when a request is refused because it has killed engines. `turns`: where other fronts share
-        the engine.
+        `on_culprit`: when a request is refused because it has killed engines. `counts`: choices come in counted by
+        Admission, and are counted out at their end. `turns`: where other fronts share the engine.
         """
         self.client = EngineClient(run_dir, self)
         self.info: EngineInfo | None = None
@@ -51,9 +53,7 @@ class EngineLink:
         self.stats = EngineStats()
         self.finished: Counter[str] = Counter()
         """Ended choices by reason; abort: the client went away."""
-        self.num_waiting = 0
-        """Choices that have not been in a step yet."""
-        self.num_waiting_tokens = 0
+        self._counts: QueueCounts = OwnCounts() if counts is None else counts
         self._run_dir = run_dir
         self._on_change = on_change
         self._on_culprit = on_culprit
@@ -84,8 +84,7 @@ class EngineLink:
         """New requests. While no engine is there they wait for the next one."""
         for choice in choices:
             self._choices[choice.request_id] = choice
-            self.num_waiting += 1
-            self.num_waiting_tokens += len(choice.request.prompt_token_ids)
+            self._counts.add(0, len(choice.request.prompt_token_ids))
         now = self._recovery.add([choice.request_id for choice in choices])
         if self._connected and self._admits:
             self._send(now)
@@ -230,12 +229,12 @@ class EngineLink:
     def _start(self, choice: Choice) -> None:
         if not choice.started:
             choice.started = True
-            self.num_waiting -= 1
-            self.num_waiting_tokens -= len(choice.request.prompt_token_ids)
+            self._counts.add(0, -len(choice.request.prompt_token_ids))
 
     def _end(self, choice: Choice, reason: FinishReason) -> None:
         self._start(choice)
         del self._choices[choice.request_id]
+        self._counts.add(-1)
         self.finished[reason] += 1
         released = self._recovery.remove(choice.request_id)
         if released and self._connected:

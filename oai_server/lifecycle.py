@@ -32,7 +32,13 @@ from oai_server.protocol import GuardedConfig
 from oai_server.server import Server
 from oai_server.services import Services
 from oai_server.settings import Settings
-from oai_server.shared_counts import CountedRequests, SharedCounts, SharedKeyLimiter, forget_worker
+from oai_server.shared_counts import (
+    CountedRequests,
+    SharedCounts,
+    SharedKeyLimiter,
+    discard_counts,
+    forget_worker,
+)
 from oai_server.shared_metrics import SharedMetrics
 from oai_server.signals import handled_signals
 from oai_server.sockets import connection_cap, listening_sockets
@@ -115,19 +121,19 @@ def run_worker(
     backend = make_backend(settings, worker)
     services = make_services(settings, backend)
     shared = SharedMetrics(services, Path(worker.metrics_dir), worker.index) if worker.metrics_dir else None
-    counts = _share_counts(services, worker) if worker.metrics_dir else None
+    if worker.metrics_dir:
+        _share_counts(services, worker)
     app = create_app(settings, backend, extra_routes=make_routes(), services=services)
     config = GuardedConfig(app, settings, max_connections=connection_cap(settings))
     server = Server(config, services, shared.publish if shared is not None else None, worker.parent_pid)
     server.run(sockets=[listener])
-    if counts is not None:
-        counts.discard()
-    if shared is not None:
+    if shared is not None and worker.metrics_dir:
         shared.discard()
+        discard_counts(Path(worker.metrics_dir))
     return server.exit_code
 
 
-def _share_counts(services: Services, worker: Worker) -> SharedCounts:
+def _share_counts(services: Services, worker: Worker) -> None:
     """From now on the limits of keys and /load mean all HTTP processes together."""
     settings = services.settings
     keys = KeyRing(settings.api_key).names or ("",)
@@ -135,7 +141,6 @@ def _share_counts(services: Services, worker: Worker) -> SharedCounts:
     services.limiter = SharedKeyLimiter(settings.max_concurrent_requests_per_key, counts)
     services.live = CountedRequests(counts)
     services.published_load = counts.total
-    return counts
 
 
 def base_url(settings: Settings, listener: socket.socket) -> str:

@@ -124,7 +124,7 @@ class LimitSettings(ServerSettings, frozen=True, kw_only=True):
     max_body_mib: float = 64.0
     """Largest request body in MiB (413)."""
     max_num_queued_reqs: int = 1024
-    """Sequences that may wait for the engine; beyond that 429 before any work is done."""
+    """Sequences that may wait for the engine; beyond that 429 before any work is done. All --api-workers together."""
     max_queue_wait: float = 300.0
     """Seconds a request may wait for its first step, or for an engine that restarts."""
     request_timeout: float = 3600.0

@@ -1,4 +1,4 @@
-"""What several HTTP processes must count together: running requests, of all and of each API key.
+"""What several HTTP processes must count together: running requests, of all and of each API key, and the queue.
 
 A small mapped file with one row a process. Each process writes its own row and adds up all of them, so that a request
 costs no message to anyone; a lock on the file, which dies with its holder, makes test and increment one step.
@@ -18,6 +18,7 @@ from oai_server.interrupts import Interruptible
 from oai_server.limits import KeyLimiter
 
 BYTES = 4
+SUFFIX = ".counts"
 LOCK_ATTEMPTS = 50
 LOCK_PAUSE_S = 0.0001
 """A holder keeps the lock for microseconds; where one was stopped meanwhile, the others do without it."""
@@ -26,12 +27,13 @@ LOCK_PAUSE_S = 0.0001
 class SharedCounts:
     """One process's row; column 0 is its load, each further one a key's running requests."""
 
-    def __init__(self, folder: Path, index: int, num_workers: int, keys: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, index: int, num_workers: int, keys: Sequence[str], name: str = "requests"
+    ) -> None:
         """`keys`: the names that requests carry, in an order that is the same in all processes."""
         self._columns = {key: 1 + number for number, key in enumerate(keys)}
         self._width = 1 + len(keys)
-        self._path = _path(folder)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(folder / f"{name}{SUFFIX}", os.O_RDWR | os.O_CREAT, 0o600)
         size = BYTES * self._width * num_workers
         os.ftruncate(self._file, size)
         self._cells = memoryview(mmap.mmap(self._file, size)).cast("i")
@@ -65,11 +67,6 @@ class SharedCounts:
         finally:
             if held:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def discard(self) -> None:
-        """At the end of the server."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
 
 
 class SharedKeyLimiter(KeyLimiter):
@@ -108,13 +105,39 @@ class CountedRequests(set[Interruptible]):
         self._counts.set_load(len(self))
 
 
+class SharedQueue:
+    """The sequences in work and the prompt tokens that wait, of all processes; see adapters.admission."""
+
+    def __init__(self, folder: Path, index: int, num_workers: int) -> None:
+        self._counts = SharedCounts(folder, index, num_workers, ("sequences", "tokens"), "queue")
+        self.locked = self._counts.locked
+
+    @property
+    def sequences(self) -> int:
+        return self._counts.total("sequences")
+
+    @property
+    def waiting_tokens(self) -> int:
+        return self._counts.total("tokens")
+
+    def add(self, sequences: int, waiting_tokens: int = 0) -> None:
+        self._counts.add("sequences", sequences)
+        self._counts.add("tokens", waiting_tokens)
+
+
 def forget_worker(folder: Path, index: int, num_workers: int) -> None:
     """A process has died: what it had running is over."""
-    with contextlib.suppress(OSError), _path(folder).open("r+b") as file:
-        width = os.fstat(file.fileno()).st_size // num_workers
-        file.seek(index * width)
-        file.write(bytes(width))
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            width = os.fstat(file.fileno()).st_size // num_workers
+            file.seek(index * width)
+            file.write(bytes(width))
 
 
-def _path(folder: Path) -> Path:
-    return folder / "counts.map"
+def discard_counts(folder: Path) -> None:
+    """At the end of the last process; one that ends alone and is replaced must find what the others count in."""
+    with contextlib.suppress(OSError):
+        if all(path.suffix == SUFFIX for path in folder.iterdir()):
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()

@@ -7,10 +7,12 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from adapters.admission import QueueCounts
 from adapters.backend_options import BackendLimits, BackendOptions
 from adapters.engine_backend import EngineBackend
 from engine.config import EngineConfig
@@ -19,6 +21,7 @@ from oai_server.lifecycle import Worker, serve
 from oai_server.model_source import locate_model
 from oai_server.playground import playground_routes
 from oai_server.settings import Settings
+from oai_server.shared_counts import SharedQueue
 
 if TYPE_CHECKING:
     from adapters.engine_host import EngineHost
@@ -46,8 +49,7 @@ def resolve(settings: Settings) -> Settings:
 
 
 def backend_options(settings: Settings) -> BackendOptions:
-    """The backend's share of the settings; one worker's part of what the server as a whole may queue."""
-    workers = settings.api_workers
+    """The backend's share of the settings."""
     return BackendOptions(
         served_names=settings.served_model_name,
         generation_config=settings.generation_config,
@@ -56,7 +58,7 @@ def backend_options(settings: Settings) -> BackendOptions:
         tool_call_parser=settings.tool_call_parser,
         reasoning_parser=settings.reasoning_parser,
         limits=BackendLimits(
-            max_waiting_requests=max(1, settings.max_num_queued_reqs // workers),
+            max_waiting_requests=max(1, settings.max_num_queued_reqs),
             max_queue_wait_s=settings.max_queue_wait,
             max_restart_wait_s=min(60.0, settings.max_queue_wait),
             max_deadline_s=settings.request_timeout,
@@ -76,7 +78,16 @@ def backend_options(settings: Settings) -> BackendOptions:
 
 def make_backend(settings: Settings, worker: Worker) -> EngineBackend:
     """The backend of one HTTP process. A function of the module, since workers are spawned."""
-    return EngineBackend(settings.engine_config(), backend_options(settings), run_dir=worker.run_dir)
+    return EngineBackend(
+        settings.engine_config(), backend_options(settings), run_dir=worker.run_dir, counts=queue_counts(worker)
+    )
+
+
+def queue_counts(worker: Worker) -> QueueCounts | None:
+    """Where several HTTP processes share an engine: what they have in work together."""
+    if worker.metrics_dir is None:
+        return None
+    return SharedQueue(Path(worker.metrics_dir), worker.index, worker.count)
 
 
 def make_host(settings: Settings) -> EngineHost:

@@ -93,6 +93,35 @@ async def test_workers_share_one_engine_and_one_of_them_may_die(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_queue_holds_what_the_setting_says_however_it_is_spread(tmp_path: Path, workers: str) -> None:
+    flags = ("--api-workers", workers, "--max-num-seqs", "4", "--max-num-queued-reqs", "4")
+    body = {"model": "model", "prompt": "one of", "max_tokens": 1900}
+    with serving(tmp_path, Script(step_s=0.01, max_num_seqs=4), *flags) as server:
+        async with client() as http:  # requests at one time have connections of their own: they meet any process
+
+            async def ask(**more: int) -> int:
+                return (await http.post(f"{server.url}/v1/completions", json=body | more)).status_code
+
+            async def let_in(crowd: list[asyncio.Task[int]], count: int) -> None:
+                """So many of the crowd, and the others not. Those leave."""
+                await until(lambda: sum(task.done() for task in crowd) >= len(crowd) - count)
+                await asyncio.sleep(0.2)
+                assert [task.result() for task in crowd if task.done()] == [429] * (len(crowd) - count)
+                for task in crowd:
+                    task.cancel()
+                await asyncio.wait(crowd)
+                while (await http.get(f"{server.url}/load")).json()["server_load"]:
+                    await asyncio.sleep(0.05)
+
+            assert await ask(n=9) == 429
+            assert await ask(n=8, max_tokens=2) == 200
+            whole = [asyncio.create_task(ask(n=8))]
+            await asyncio.sleep(0.3)
+            await let_in(whole + [asyncio.create_task(ask()) for _ in range(12)], 1)
+            await let_in([asyncio.create_task(ask()) for _ in range(40)], 8)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_requests_that_kill_the_engine_are_named_and_cost_no_neighbour(tmp_path: Path, workers: str) -> None:
     with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
         begun: list[int] = []

@@ -1,7 +1,8 @@
-"""Limits of keys and /load are those of all HTTP processes together, also after one of them was killed."""
+"""The queue, the limits of keys and /load are those of all processes together, also when one of them was killed."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -16,8 +17,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.admission import Admission
+from adapters.backend_options import BackendLimits
+from engine.errors import EngineOverloadedError
 from oai_server.errors import ApiError
-from oai_server.shared_counts import SharedCounts, SharedKeyLimiter, forget_worker
+from oai_server.shared_counts import (
+    SharedCounts,
+    SharedKeyLimiter,
+    SharedQueue,
+    discard_counts,
+    forget_worker,
+)
 from tests.support.fault_tree import descendants
 from tests.support.live_server import server_process
 
@@ -156,6 +166,63 @@ def test_racing_processes_never_pass_the_limit(tmp_path: Path) -> None:
     assert max(itertools.accumulate(change for _, change in changes)) <= 2
     assert len(held) > 1000
     assert SharedCounts(tmp_path, 0, 3, ("key",)).total("key") == 0
+
+
+def _crowd_in(folder: Path, index: int, begin: Barrier, bound: int) -> None:
+    """Sequences come in until one is refused; leave in a file how many got in."""
+    admission = Admission(SharedQueue(folder, index, 3), BackendLimits(max_waiting_requests=bound))
+    begin.wait()
+    let_in = 0
+    with contextlib.suppress(EngineOverloadedError):
+        while True:
+            admission.arrive(1, None)
+            let_in += 1
+    (folder / f"in-{index}").write_text(str(let_in))
+
+
+def test_processes_share_one_queue_to_the_last_place(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    begin = spawn.Barrier(3)
+    racers = [spawn.Process(target=_crowd_in, args=(tmp_path, index, begin, 5000)) for index in range(3)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+        assert racer.exitcode == 0
+    assert sum(int((tmp_path / f"in-{index}").read_text()) for index in range(3)) == 5000
+
+
+def test_whoever_fills_the_queue_and_whoever_dies(tmp_path: Path) -> None:
+    first, second = (SharedQueue(tmp_path, index, 2) for index in range(2))
+    limits = BackendLimits(max_waiting_requests=6, max_waiting_tokens=100)
+    admissions = [Admission(queue, limits) for queue in (first, second)]
+    admissions[0].arrive(6, None)  # all of it in one process
+    for admission in admissions:
+        with pytest.raises(EngineOverloadedError) as refused:
+            admission.arrive(1, None)
+        assert refused.value.retry_after_s == 7
+    admissions[0].leave(2)
+    admissions[1].arrive(2, None)
+    forget_worker(tmp_path, 0, 2)
+    assert (first.sequences, second.sequences) == (2, 2)
+    admissions[1].arrive(4, None)
+    admissions[1].leave(4)
+    second.add(0, 101)
+    with pytest.raises(EngineOverloadedError):
+        admissions[0].arrive(1, None)
+    assert (first.sequences, first.waiting_tokens) == (2, 101)
+
+
+def test_the_file_stays_until_the_last_process_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    SharedQueue(folder, 0, 2).add(3)
+    (folder / "worker-1").touch()
+    discard_counts(folder)
+    assert SharedQueue(folder, 1, 2).sequences == 3
+    (folder / "worker-1").unlink()
+    discard_counts(folder)
+    assert not folder.exists()
 
 
 def test_rows_are_the_processes_own_and_are_forgotten_with_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.admission import OwnCounts
 from adapters.backend_options import BackendLimits
 from adapters.engine_link import EngineLink
 from adapters.mailbox import EngineGeneration
@@ -80,7 +81,8 @@ class World:
         self.rng = random.Random(seed)
         self.tokenizer = tokenizer
         self.run_dir = run_dir
-        self.link = EngineLink(str(run_dir), lambda: None)
+        self.counts = OwnCounts()
+        self.link = EngineLink(str(run_dir), lambda: None, counts=self.counts)
         self.epoch = 0
         self.engine: Engine | None = None
         self.late: list[StepOutputs] = []
@@ -116,6 +118,7 @@ class World:
             limits=BackendLimits(),
             release=self.link.release,
         )
+        self.counts.add(len(generation.choices))
         self.link.submit(generation.choices)
         return asyncio.create_task(self.consume(prompt, generation, rng.random() < 0.15))
 
@@ -187,7 +190,7 @@ async def live_through(seed: int, tokenizer: Tokenizer, run_dir: Path) -> None:
         assert end != "refused" or prompt.startswith((POISON, VENOM)), f"seed {seed}: {prompt!r} was refused"
         assert end in ("refused", "left") or not prompt.startswith(POISON), f"seed {seed}: {prompt!r} {end}"
     assert len(world.link) == 0, f"seed {seed}"
-    assert world.link.num_waiting == 0 == world.link.num_waiting_tokens, f"seed {seed}"
+    assert (world.counts.sequences, world.counts.waiting_tokens) == (0, 0), f"seed {seed}"
     assert world.engine is None or world.engine.live == {}, f"seed {seed}"
 
 

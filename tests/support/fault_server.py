@@ -9,7 +9,7 @@ from adapters.engine_host import EngineHost
 from oai_server.lifecycle import Worker, serve
 from oai_server.settings import Settings
 from oai_server.settings_sources import load_settings
-from oai_server.start import backend_options, resolve
+from oai_server.start import backend_options, queue_counts, resolve
 from tests.support.fault_backend import QUICK, RUNNER
 
 
@@ -18,6 +18,7 @@ def make_backend(settings: Settings, worker: Worker) -> EngineBackend:
         settings.engine_config(),
         backend_options(settings),
         run_dir=worker.run_dir,
+        counts=queue_counts(worker),
         supervisor_limits=QUICK,
         runner=RUNNER,
     )
