@@ -10,12 +10,16 @@ import msgspec
 import pytest
 
 from adapters.backend import ChatPrompt, ChoiceDelta, ToolCallDelta, Usage
+from adapters.chat_templates import ChatTemplate
+from oai_server.settings import Settings
 from oai_server.wire.chat import ChatRequest
 from oai_server.wire.message_events import MessageEvents
 from oai_server.wire.message_reply import message_body
 from oai_server.wire.messages import CountTokensRequest, MessagesRequest, chat_request
+from oai_server.wire.validate_chat import chat_prompt
 from tests.support.fake_backend import Script
 from tests.support.live_server import LiveServer
+from tests.support.qwen_data import qwen_template, qwen_tokenizer
 
 PATH = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
@@ -109,7 +113,7 @@ def test_whole_reply(server: LiveServer) -> None:
     assert (reply["type"], reply["role"], reply["model"]) == ("message", "assistant", "fake")
     assert (reply["stop_reason"], reply["stop_sequence"]) == ("max_tokens", None)
     (block,) = reply["content"]
-    assert block["type"] == "text" and block["text"].startswith("system: s user:"[:9])
+    assert block == {"type": "text", "text": "system: s user:"}
     usage = reply["usage"]
     assert (usage["output_tokens"], usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]) == (
         3,
@@ -244,6 +248,30 @@ def test_a_conversation_with_calls_becomes_chat_messages() -> None:
 def test_what_differs_in_every_request_is_left_out_of_the_prompt() -> None:
     billing = {"type": "text", "text": "x-anthropic-billing-header: cc_version=1; cch=fa690;"}
     assert asked(system=[billing, {"type": "text", "text": "s"}]).messages[0]["content"] == "s"
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-instruct", "qwen3"])
+def test_an_agents_next_prompt_begins_with_its_last_one(name: str) -> None:
+    """Or else the prefix cache is of no use to Claude Code, which sends system messages between the turns."""
+    template = ChatTemplate(qwen_template(name), qwen_tokenizer(name.removesuffix("-instruct")))
+
+    def rendered(number: int, *messages: dict[str, Any]) -> tuple[int, ...]:
+        billing = {"type": "text", "text": f"x-anthropic-billing-header: cch={number};"}
+        chat = asked(system=[billing, {"type": "text", "text": "s"}], messages=list(messages), tools=[TOOL])
+        return template.render(chat_prompt(chat, Settings())).token_ids
+
+    call = {"type": "tool_use", "id": "c", "name": "get", "input": {"a": 1}}
+    thought = {"type": "thinking", "thinking": "hm", "signature": "x"}
+    turns = [
+        (USER, {"role": "system", "content": "agents: none"}),
+        (
+            {"role": "assistant", "content": [thought, {"type": "text", "text": "so"}, call]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "1"}]},
+            {"role": "system", "content": "99 tokens left"},
+        ),
+    ]
+    first, second = rendered(1, *turns[0]), rendered(2, *turns[0], *turns[1])
+    assert second[: len(first)] == first
 
 
 def test_a_last_assistant_message_is_continued() -> None:
