@@ -65,5 +65,8 @@ docs: $(VENV)/.serve ## write docs/settings.md from the settings table
 bench-http: $(VENV)/.dev ## the HTTP layer alone: SSE chunks and short requests a second and core, against FastAPI
 	$(BIN)/python -m benchmarks.http_layer $(ARGS)
 
+bench-workers: $(VENV)/.dev ## several HTTP processes before one engine that emits as fast as it can
+	$(BIN)/python -m benchmarks.api_workers $(ARGS)
+
 bench-policies: $(VENV)/.serve ## the three scheduling policies on one mixed workload
 	$(BIN)/python -m benchmarks.policies $(ARGS)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import dataclass
 
 from rich.console import Console
 
+from benchmarks.instant_runner import InstantRunner
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.request import EngineRequest
-from engine.runner.batch import SampledToken, StepBatch, StepResult
 from engine.sampling_params import SamplingParams
 
 ROWS = (64, 256, 512)
@@ -25,46 +24,9 @@ QUEUES = (0, 10_000)
 PROMPT = 300
 
 
-@dataclass(frozen=True, slots=True)
-class DoneStep:
-    outcome: StepResult
-
-    def result(self) -> StepResult:
-        return self.outcome
-
-
-class IdleRunner:
-    """Answers every row with the same token at once."""
-
-    pipelined = True
-    step_sizes = None
-    block_size = 64
-    num_blocks = 200_000
-    max_model_len = 1 << 20
-
-    def launch(self, batch: StepBatch) -> DoneStep:
-        token = SampledToken(5)
-        return DoneStep(StepResult(tuple([token if row.samples else None for row in batch.rows])))
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return request.needs_history
-
-    def forget(self, slot: int) -> None:
-        pass
-
-    def prepare_more(self) -> bool:
-        return False
-
-    def warm_up(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def measure(rows: int, queued: int, steps: int) -> list[float]:
     """Seconds of each step with `rows` decode rows and `queued` requests behind them."""
-    core = EngineCore(EngineConfig(model_path="", max_num_seqs=rows, max_num_batched_tokens=8192), IdleRunner())
+    core = EngineCore(EngineConfig(model_path="", max_num_seqs=rows, max_num_batched_tokens=8192), InstantRunner())
     sampling = SamplingParams(max_tokens=1 << 19, eos_token_ids=(1, 2))
     for number in range(rows + queued):
         prompt = tuple(range(number, number + PROMPT))
