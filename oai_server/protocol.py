@@ -17,6 +17,7 @@ from oai_server.chunked import ChunkFraming
 from oai_server.errors import ApiError
 from oai_server.ids import fresh_hex
 from oai_server.interrupts import ON_LOST, LostConnection
+from oai_server.retry import retry_after
 from oai_server.settings import Settings
 
 HEADERS, BODY, COMPLETE = range(3)
@@ -76,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
-            self._refuse(ApiError(503, "Too many connections.", headers={"retry-after": "1"}))
+            self._refuse(ApiError(503, "Too many connections.", headers=retry_after(1)))
         else:
             self._watch()
 
