@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: docs help serve test test-slow check format compat compat-vllm bench-cpu bench-policies bench-http clean
+.PHONY: docs help serve test test-slow check format compat compat-vllm bench-cpu bench-policies bench-http clean bench-workers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

@@ -101,4 +101,6 @@ def _fingerprint(settings: Settings) -> str:
 def _cors(settings: Settings) -> CORSConfig | None:
     if not settings.allowed_origins:
         return None
-    return CORSConfig(allow_origins=list(settings.allowed_origins), expose_headers=["x-request-id", "retry-after", "retry-after-ms"])
+    return CORSConfig(
+        allow_origins=list(settings.allowed_origins), expose_headers=["x-request-id", "retry-after", "retry-after-ms"]
+    )
