@@ -17,7 +17,7 @@ from oai_server.replies import Reply
 from oai_server.services import HasScope, Services
 from oai_server.streaming import Encoder, TokenStream
 from oai_server.wire.chunks import ChunkTemplate
-from oai_server.wire.decoding import HttpRequest, Incoming
+from oai_server.wire.decoding import Incoming
 from oai_server.wire.sampling import SamplingFields
 
 
@@ -51,7 +51,7 @@ def generation_request(
 
 async def answer(
     services: Services,
-    request: Incoming | HttpRequest,
+    request: Incoming,
     asked: Sequence[GenerationRequest],
     *,
     encoder: Callable[[Call], Encoder],

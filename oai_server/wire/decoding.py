@@ -33,7 +33,7 @@ MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
-async def read_body(request: Incoming | HttpRequest) -> bytes:
+async def read_body(request: Incoming) -> bytes:
     """The raw body. Raises 415 for anything but plain JSON, 413 beyond the limit (before all of it has come)."""
     record: RequestRecord = request.scope["state"]["record"]
     headers = record.headers
@@ -101,5 +101,5 @@ def _type_error(text: str) -> ApiError:
     return invalid(f"Invalid type for '{path}': {message}." if path else message, place or None, "invalid_type")
 
 
-async def read_json(request: Incoming | HttpRequest, decoder: msgspec.json.Decoder[T]) -> T:
+async def read_json(request: Incoming, decoder: msgspec.json.Decoder[T]) -> T:
     return decode(await read_body(request), decoder)
