@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 import torch
+
+from engine.memory.host import CGROUP, available_bytes
 
 CPU_FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd", "bf16")
 """Instruction sets that matter here, the best first."""
@@ -27,10 +30,11 @@ class GpuReport(msgspec.Struct, frozen=True):
 class HardwareReport(msgspec.Struct, frozen=True):
     cpu: str
     cores: int
-    """Physical cores that this process may use, as far as the system tells."""
+    """Physical cores that this process may use, as far as the system and its container tell."""
     cpu_flags: tuple[str, ...]
     memory_gib: float
     free_memory_gib: float
+    """What this process may still take, inside its container if it is in one."""
     compiler: str | None
     """C++ compiler for the native CPU kernels."""
     gpus: tuple[GpuReport, ...]
@@ -41,14 +45,14 @@ class HardwareReport(msgspec.Struct, frozen=True):
 
 def inspect_hardware() -> HardwareReport:
     """Look at the machine; starts no CUDA context when there is no GPU."""
-    total, free = _memory_gib()
+    total, free = _memory_gib(), available_bytes() / 2**30
     compiler = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
     return HardwareReport(
         cpu=_cpu_name(),
         cores=physical_cores(),
         cpu_flags=_cpu_flags(),
         memory_gib=total,
-        free_memory_gib=free,
+        free_memory_gib=min(free, total),
         compiler=compiler,
         gpus=_gpus(),
         packages=_packages(),
@@ -56,14 +60,30 @@ def inspect_hardware() -> HardwareReport:
     )
 
 
-def physical_cores() -> int:
-    """Cores this process may run on, hyper-threads counted once."""
+def physical_cores(cgroup: Path = CGROUP) -> int:
+    """Cores this process may run on, hyper-threads counted once, and no more than the container's share of time.
+
+    Threads beyond that share would be stopped for a part of each period while the others wait for them.
+    """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = set()
     for cpu in allowed:
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         siblings.add(topology.read_text().strip() if topology.exists() else str(cpu))
-    return max(1, len(siblings))
+    quota = cpu_quota(cgroup)
+    return max(1, len(siblings) if quota is None else min(len(siblings), math.floor(quota)))
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> float | None:
+    """Processors' worth of time that the container may use; None where there is no limit."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
 
 
 def _proc_lines(name: str) -> list[str]:
@@ -86,12 +106,12 @@ def _cpu_flags() -> tuple[str, ...]:
     return ()
 
 
-def _memory_gib() -> tuple[float, float]:
-    values = {}
+def _memory_gib() -> float:
+    """All that the host has."""
     for line in _proc_lines("meminfo"):
-        name, _, rest = line.partition(":")
-        values[name] = int(rest.split()[0]) / 2**20
-    return values.get("MemTotal", 0.0), values.get("MemAvailable", 0.0)
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
 
 
 def _gpus() -> tuple[GpuReport, ...]:

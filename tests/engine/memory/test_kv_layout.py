@@ -44,3 +44,23 @@ def test_the_container_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes(meminfo, tmp_path) == 64 * 1024
     assert available_bytes(tmp_path / "none", tmp_path) == 4 * GIB
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "details", "prefix"),
+    [
+        ("memory.max", "memory.current", "memory.stat", ""),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
+    ],
+)
+def test_files_that_a_container_has_read_are_no_memory_in_use(
+    tmp_path: Path, limit: str, used: str, details: str, prefix: str
+) -> None:
+    """A second start in the same container finds the checkpoint in the page cache, which the kernel gives back."""
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text("50000\n")
+    (tmp_path / used).write_text("45000\n")
+    (tmp_path / details).write_text(f"anon 4000\n{prefix}inactive_file 30000\n{prefix}active_file 1000\n")
+    assert available_bytes(tmp_path / "none", tmp_path) == 50_000 - 14_000
+    (tmp_path / details).write_text(f"{prefix}inactive_file 60000\n")
+    assert available_bytes(tmp_path / "none", tmp_path) == 50_000
