@@ -6,7 +6,9 @@ foreign library is never loaded. It is written under a temporary name and rename
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -71,18 +73,25 @@ def find_compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/qwen-oai-server, this user's alone, or a fresh temporary folder where that cannot be used."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "qwen-oai-server"
+    """$XDG_CACHE_HOME/qwen-oai-server, this user's alone, or this process's own folder where that cannot be used."""
     try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "qwen-oai-server"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        usable = os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid()
-    except OSError:
-        usable = False
-    if usable:
-        return folder
-    logger.info("%s is not writable: the native kernels are compiled at every start (set XDG_CACHE_HOME)", folder)
-    return Path(tempfile.mkdtemp(prefix="qwen-oai-server-"))
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        pass
+    return _own_folder()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """One for all calls, so that nothing is compiled twice; removed at the end."""
+    logger.info("no cache folder is writable: the native kernels are compiled at every start (set XDG_CACHE_HOME)")
+    folder = Path(tempfile.mkdtemp(prefix="qwen-oai-server-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _digest(compiler: str, flags: tuple[str, ...]) -> str:

@@ -78,13 +78,34 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         library_path()
 
 
-def test_an_unusable_cache_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    folder = build.cache_folder()
-    assert folder.is_dir()
-    assert folder.stat().st_uid == os.getuid()
-    folder.rmdir()
+@pytest.mark.parametrize("home", ["a file", "none"])
+def test_an_unusable_cache_folder_is_replaced_by_one_for_the_process(
+    home: str, compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    if home == "none":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", nobody)
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    build.build_in_background()
+    path = library_path()
+    assert library_path() == path
+    assert path.parent.stat().st_uid == os.getuid()
+    assert (compiler.parent / "runs").read_text().count("run") == 1
+    path.unlink()
+
+
+def test_the_process_takes_its_own_folder_away(tmp_path: Path) -> None:
+    code = "from engine.native.build import cache_folder as f; import sys; sys.stdout.write(str(f()))"
+    environment = {**os.environ, "XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert Path(done.stdout).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_building_in_the_background_is_waited_for(compiler: Path) -> None:
