@@ -98,7 +98,8 @@ class InferenceEngine:
     ) -> list[Generation]:
         """One Generation a prompt, in order, all of them batched. `parameters` are fields of SamplingParams.
 
-        Raises RequestError where a prompt cannot be served; the others are dropped then.
+        Raises ConfigurationError for parameters that are none, and RequestError where a prompt cannot be served; the
+        others are dropped then.
         """
         sampling = self._sampling(sampling, parameters)
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -134,10 +135,13 @@ class InferenceEngine:
         self._runner.close()
 
     def _sampling(self, sampling: SamplingParams | None, parameters: dict[str, Any]) -> SamplingParams:
-        known = SamplingParams.__struct_fields__
-        if unknown := set(parameters) - set(known):
+        if unknown := set(parameters) - set(SamplingParams.__struct_fields__):
             raise ConfigurationError(f"unknown sampling parameters: {', '.join(sorted(unknown))}")
-        sampling = msgspec.structs.replace(sampling or SamplingParams(), **parameters)
+        values = {**msgspec.structs.asdict(sampling or SamplingParams()), **parameters}
+        try:
+            sampling = msgspec.convert(values, SamplingParams)  # a list becomes the tuple that is meant
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"sampling parameters: {error}") from None
         if "eos_token_ids" not in parameters and not sampling.eos_token_ids:
             sampling = msgspec.structs.replace(sampling, eos_token_ids=self._eos_token_ids)
         return sampling

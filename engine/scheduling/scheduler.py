@@ -222,7 +222,7 @@ class Scheduler:
         sequence.phase = Phase.RUNNING
         sequence.slot = heapq.heappop(self._free_slots)
         if sequence.num_preemptions == 0:
-            sequence.num_cached = sequence.num_computed
+            sequence.num_cached = min(sequence.num_computed, sequence.num_prompt)
             sequence.scheduled_s = self.clock()
         self.running.append(sequence)
         self.policy.admitted(sequence)

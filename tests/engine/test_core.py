@@ -191,6 +191,16 @@ def test_equal_prompts_share_one_prefill(runner: ScriptedRunner) -> None:
     assert core.stats().blocks_reused == 9
 
 
+def test_no_more_than_the_prompt_counts_as_cached(runner: ScriptedRunner) -> None:
+    """A resumed request may share blocks of another's output, too."""
+    core = make_core(runner)
+    for name in ("a", "b"):
+        core.add_request(make_request(name, (1, 2, 3, 4, 5), resumed_token_ids=(6, 7, 8, 9, 10), max_tokens=9))
+    outputs = run_dry(core)
+    assert [outputs[name][0].cached_tokens for name in ("a", "b")] == [0, 5]
+    assert core.stats().prefix_hits_tokens == 8
+
+
 def test_salts_part_the_cache(runner: ScriptedRunner) -> None:
     core = make_core(runner)
     for i, salt in enumerate(("x", "y", "x")):

@@ -72,6 +72,12 @@ def test_unseeded_requests_differ_and_repeat_with_the_engine(folder: Path, engin
     assert len(set(one)) == 3
 
 
+def test_ids_may_come_as_lists(engine: InferenceEngine) -> None:
+    (free,) = engine.generate("Hello", max_tokens=4, temperature=0, eos_token_ids=[])
+    (stopped,) = engine.generate("Hello", max_tokens=4, temperature=0, stop_token_ids=[free.token_ids[0]])
+    assert (stopped.finish_reason, len(stopped.token_ids)) == ("stop", 1)
+
+
 def test_refusals(engine: InferenceEngine, folder: Path) -> None:
     with pytest.raises(ContextLengthError, match="maximum context length is 200"):
         engine.generate(["Hello", "long " * 300])
@@ -79,6 +85,8 @@ def test_refusals(engine: InferenceEngine, folder: Path) -> None:
         engine.generate("")
     with pytest.raises(ConfigurationError, match="unknown sampling parameters: heat"):
         engine.generate("Hello", heat=1)
+    with pytest.raises(ConfigurationError, match=r"Expected `int`, got `str` - at `\$\.max_tokens`"):
+        engine.generate("Hello", max_tokens="many")
     with pytest.raises(ConfigurationError, match="unknown settings: colour"):
         InferenceEngine(folder, colour="red")
     with pytest.raises(ConfigurationError, match="policy"):
