@@ -9,6 +9,10 @@ import msgspec
 PolicyName = Literal["sjf", "aligned-sjf", "fcfs"]
 LoadFormat = Literal["auto", "dummy"]
 
+CPU_BATCHED_TOKENS = 512
+CUDA_BATCHED_TOKENS = 8192
+"""max_num_batched_tokens where it is left open."""
+
 
 class EngineConfig(msgspec.Struct, frozen=True):
     """Settings of one engine. None or "auto" means: decided at start from the model and the hardware."""
@@ -44,6 +48,6 @@ class EngineConfig(msgspec.Struct, frozen=True):
     kv_cache_dtype: Literal["auto"] = "auto"
     seed: int = 0
     num_threads: int | None = None
-    """CPU threads of the engine's process; None: all physical cores."""
+    """CPU threads of the engine's process; None: all physical cores that its container may use."""
     long_context_extrapolation: bool = False
     """Qwen 1 only: dynamic NTK and logn attention beyond seq_length; turns prefix caching off."""

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from engine.config import EngineConfig
+from engine.config import CPU_BATCHED_TOKENS, CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import EngineDeadError, RequestError
 from engine.memory.sequence_memory import SequenceMemory
 from engine.request import EngineRequest, EngineStats, Phase, RequestOutput, Sequence
@@ -21,8 +21,6 @@ from engine.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BUDGET_TOKENS = {True: 8192, False: 512}
-"""max_num_batched_tokens where the configuration leaves it open, by whether the runner is pipelined (a GPU)."""
 STEP_FAILED = "The engine failed on a batch that held this request; the request may be sent again."
 RATE_SAMPLE_S = 0.5
 RATE_SAMPLES = 10
@@ -46,7 +44,8 @@ class EngineCore:
             runner.block_size,
             config.enable_prefix_caching and not config.long_context_extrapolation,
         )
-        budget = config.max_num_batched_tokens or DEFAULT_BUDGET_TOKENS[runner.pipelined]
+        default = CUDA_BATCHED_TOKENS if runner.pipelined else CPU_BATCHED_TOKENS
+        budget = config.max_num_batched_tokens or default
         policy = policy or make_policy(config.policy)
         self.scheduler = Scheduler(self.memory, policy, config.max_num_seqs, budget, clock, runner.step_sizes)
         self.results = ResultCollector(self.scheduler)

@@ -14,16 +14,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from engine.errors import ConfigurationError, EngineError, ModelLoadError
 from engine.process.door import Door, answering_while_loading
 from engine.process.lifeline import claim_output, follow_parent, heed_signals, read_launch
-from engine.process.loop import EngineLoop
+from engine.process.loop import Core, EngineLoop
 from engine.process.messages import (
     TRIAL_PREFIX,
     TURN_FILE,
@@ -35,18 +33,15 @@ from engine.process.messages import (
 )
 from engine.process.recorder import RecordedRunner, StartRecorder
 from engine.process.shared_state import state_path
-from engine.runner.batch import ModelRunner
+from engine.runner.batch import ModelRunner, Report
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_RUNNER = "engine.runner.factory:build_runner"
-Report = Callable[[str, float, str], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 when asked to end, 1 after an error."""
     parser = argparse.ArgumentParser(prog="engine.process.server")
-    parser.add_argument("--runner", default=DEFAULT_RUNNER, help=argparse.SUPPRESS)
+    parser.add_argument("--runner", required=True, help="module:function that builds it")
     parser.add_argument("--log-level", default="INFO")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s engine: %(message)s")
@@ -94,7 +89,7 @@ def serve(launch: Launch, runner_name: str) -> None:
 
 def load(
     launch: Launch, runner_name: str, recorder: StartRecorder, report: Report
-) -> tuple[Any, ModelRunner, EngineInfo]:
+) -> tuple[Core, ModelRunner, EngineInfo]:
     """Builds runner and core. `runner_name` is `module:function`; tests name a runner without a model."""
     began_s = time.monotonic()
     report("process", 0.5, "importing")

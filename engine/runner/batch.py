@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,6 +73,10 @@ class StepSizes:
     """Up to there a step takes little longer than with one token: reading the weights takes as long."""
     busy: int
     """From there on larger steps take longer without being more efficient."""
+
+
+Report = Callable[[str, float, str], None]
+"""Where loading stands: (phase, fraction 0..1 of it, detail)."""
 
 
 class ModelRunner(Protocol):

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 
 import torch
 
 from engine.attention.registry import ProbeContext, choose
-from engine.config import EngineConfig
+from engine.config import CPU_BATCHED_TOKENS, EngineConfig
 from engine.errors import ConfigurationError
 from engine.memory.host import available_bytes
 from engine.memory.kv_layout import KvLayout, size_in_blocks
-from engine.models.architectures import by_name
-from engine.models.checkpoint import stored_dtype
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Model
 from engine.models.layers import TorchOps
 from engine.models.rope import Rotary
-from engine.models.vocabulary import tokenizer_size
 from engine.models.weights import load_weights, weights_nbytes
 from engine.native.build import build_in_background
 from engine.native.decoder import NativeDecoder, build_decoder
 from engine.native.sampler import NativeChooser
 from engine.process.messages import EngineInfo
+from engine.runner.batch import Report
 from engine.runner.cpu_runner import CpuRunner
 from engine.runner.hardware import physical_cores
+from engine.runner.model_facts import describe, longest_sequence, model_dtype, sampled_vocab
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.sampler import Sampler
 
@@ -38,9 +35,7 @@ TORCH_BLOCK_SIZE = 256
 """Plain torch gathers a row's pages where there is more than one: large blocks keep most rows within one."""
 
 
-def build(
-    config: EngineConfig, model: ModelConfig, report: Callable[[str, float, str], None]
-) -> tuple[CpuRunner, EngineInfo]:
+def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[CpuRunner, EngineInfo]:
     """`config.max_model_len` is checked already. Raises ModelLoadError and ConfigurationError."""
     threads = config.num_threads or physical_cores()
     torch.set_num_threads(threads)
@@ -59,51 +54,31 @@ def build(
     )
     max_model_len, num_blocks = size_cache(config, model, layout)
     rotary = Rotary(model, max_model_len, "cpu", config.long_context_extrapolation)
-    known = min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
     cache = layout.allocate(num_blocks, "cpu")
     chooser = NativeChooser(decoder.native) if isinstance(decoder, NativeDecoder) else None
-    sampler = Sampler(known, chooser=chooser)
+    sampler = Sampler(sampled_vocab(config, model), chooser=chooser)
     compiler = DeferredCompiler(config.model_path)
     runner = CpuRunner(decoder, rotary, sampler, cache, max_model_len, model.vocab_size, compiler)
-    info = EngineInfo(
-        architecture=by_name(model.architecture).class_name,
-        vocab_size=model.vocab_size,
-        max_model_len=max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens or 512,
-        block_size=layout.block_size,
+    info = describe(
+        config,
+        model,
+        layout,
         num_blocks=num_blocks,
-        kv_cache_bytes=num_blocks * layout.block_nbytes,
-        weights_bytes=weights_nbytes(model, dtype),
+        max_model_len=max_model_len,
+        max_num_batched_tokens=config.max_num_batched_tokens or CPU_BATCHED_TOKENS,
         device=f"cpu ({threads} {'threads' if threads > 1 else 'thread'}, {reason})",
-        dtype=str(dtype).removeprefix("torch."),
-        attention_backend=attention,
-        attention_reason=reason,
-        policy=config.policy,
-        load_s=0.0,
-        pid=os.getpid(),
+        attention=(attention, reason),
     )
     return runner, info
 
 
 def choose_dtype(config: EngineConfig, model: ModelConfig) -> torch.dtype:
     """The asked dtype, or the checkpoint's own; float16 checkpoints run as float32, which no CPU is slower at."""
-    if config.dtype != "auto":
-        return named_dtype(config.dtype)
-    if model.dtype:
-        found = named_dtype(model.dtype)
-    elif config.load_format == "dummy":
-        found = torch.bfloat16
-    else:
-        found = stored_dtype(config.model_path, by_name(model.architecture).embedding)
-    if found is torch.float16:
+    dtype = model_dtype(config, model)
+    if config.dtype == "auto" and dtype is torch.float16:
         logger.info("the checkpoint is float16, which CPUs compute slowly: running it as float32")
         return torch.float32
-    return found
-
-
-def named_dtype(name: str) -> torch.dtype:
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+    return dtype
 
 
 def load_decoder(
@@ -111,7 +86,7 @@ def load_decoder(
     model: ModelConfig,
     dtype: torch.dtype,
     threads: int,
-    report: Callable[[str, float, str], None],
+    report: Report,
 ) -> tuple[Model, torch.dtype, str, str]:
     """(decoder, its dtype, attention backend, why): the native kernels where they can run, else plain torch."""
 
@@ -133,6 +108,7 @@ def load_decoder(
         logger.warning("this CPU has no bfloat16 arithmetic: without the native kernels the model runs as float32")
         dtype = torch.float32
         del weights
+        check_memory(model, dtype)
         weights = load_weights(config.model_path, model, "cpu", dtype, config.load_format, progress, config.seed)
     windowed = any(model.layer_windows)
     context = ProbeContext(
@@ -160,7 +136,7 @@ def size_cache(config: EngineConfig, model: ModelConfig, layout: KvLayout) -> tu
         memory = available_bytes() // 4
     length = config.max_model_len
     if length is None:
-        longest = model.extrapolated_max_position if config.long_context_extrapolation else model.max_position
+        longest = longest_sequence(config, model)
         blocks = config.num_blocks if config.num_blocks is not None else memory // layout.block_nbytes
         length = max(1, min(longest, (blocks - 1) * layout.block_size))
         if length < longest:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 
 import torch
 
 from engine.attention.base import AttentionBackend, AttentionMetadata
 from engine.attention.registry import ProbeContext, choose
-from engine.config import EngineConfig
+from engine.config import CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import ConfigurationError
 from engine.memory.kv_layout import GIB, KvLayout, size_in_blocks
-from engine.models.architectures import by_name
-from engine.models.checkpoint import stored_dtype
 from engine.models.config import ModelConfig
 from engine.models.rope import rope_tables
-from engine.models.vocabulary import tokenizer_size
-from engine.models.weights import ModelWeights, load_weights, weights_nbytes
+from engine.models.weights import ModelWeights, load_weights
 from engine.process.messages import EngineInfo
+from engine.runner.batch import Report
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
+from engine.runner.model_facts import describe, model_dtype, sampled_vocab
 from engine.runner.product_table import product_table
 from engine.sampling.deferred_compiler import DeferredCompiler
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str, float, str], None]
-DEFAULT_BATCHED_TOKENS = 8192
 GRAPH_MEMORY_BYTES = 1 * GIB
 """Kept free for the graphs' own pool and what libraries allocate at their first call."""
 
@@ -41,7 +36,7 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if config.long_context_extrapolation:
         raise ConfigurationError("long_context_extrapolation is not supported on CUDA")
-    dtype = _dtype(config, model)
+    dtype = model_dtype(config, model)
     attention, reason = choose(config.attention_backend, _probe_context(config, model, device, dtype))
 
     def progress(done: int, total: int) -> None:
@@ -65,37 +60,15 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
         runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), config.enforce_eager)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
-    return runner, describe(config, model, layout, limits, dtype, num_blocks, attention.name, reason)
-
-
-def describe(
-    config: EngineConfig,
-    model: ModelConfig,
-    layout: KvLayout,
-    limits: RunnerLimits,
-    dtype: torch.dtype,
-    num_blocks: int,
-    attention: str,
-    reason: str,
-) -> EngineInfo:
-    """What the engine tells of itself; pid, policy and load_s are the caller's to correct."""
-    return EngineInfo(
-        architecture=by_name(model.architecture).class_name,
-        vocab_size=model.vocab_size,
-        max_model_len=limits.max_model_len,
-        max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=limits.max_num_batched_tokens,
-        block_size=layout.block_size,
+    return runner, describe(
+        config,
+        model,
+        layout,
         num_blocks=num_blocks,
-        kv_cache_bytes=num_blocks * layout.block_nbytes,
-        weights_bytes=weights_nbytes(model, dtype),
+        max_model_len=limits.max_model_len,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
         device=torch.cuda.get_device_name(),
-        dtype=str(dtype).removeprefix("torch."),
-        attention_backend=attention,
-        attention_reason=reason,
-        policy=config.policy,
-        load_s=0.0,
-        pid=os.getpid(),
+        attention=(attention.name, reason),
     )
 
 
@@ -104,15 +77,6 @@ def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device
     if device.type != "cuda" or dtype == torch.float32:
         return Products()
     return Products(product_table(model), torch.cuda.get_device_capability(device) >= (9, 0))
-
-
-def _dtype(config: EngineConfig, model: ModelConfig) -> torch.dtype:
-    name = model.dtype if config.dtype == "auto" else config.dtype
-    if name:
-        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
-    if config.load_format == "dummy":
-        return torch.bfloat16
-    return stored_dtype(config.model_path, by_name(model.architecture).embedding)
 
 
 def _probe_context(
@@ -125,12 +89,11 @@ def _probe_context(
 
 
 def _limits(config: EngineConfig, model: ModelConfig) -> RunnerLimits:
-    known = min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
     return RunnerLimits(
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens or DEFAULT_BATCHED_TOKENS,
+        max_num_batched_tokens=config.max_num_batched_tokens or CUDA_BATCHED_TOKENS,
         max_model_len=config.max_model_len or model.max_position,
-        sampled_vocab=known,
+        sampled_vocab=sampled_vocab(config, model),
     )
 
 

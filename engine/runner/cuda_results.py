@@ -7,7 +7,7 @@ import torch
 
 from engine.kernels.sampling import BROKEN
 from engine.request import TokenLogprobs
-from engine.runner.batch import SampledToken, ScheduledRow, StepResult
+from engine.runner.batch import NOT_A_NUMBER, NOTHING_ALLOWED, UNKNOWN_ID, SampledToken, ScheduledRow, StepResult
 from engine.runner.cuda_buffers import new_event
 from engine.runner.cuda_special import SpecialSampler
 
@@ -24,6 +24,7 @@ class ResultRing:
         self._next = 0
 
     def copy(self, sampled: torch.Tensor) -> tuple[np.ndarray, torch.cuda.Event | None]:
+        """`sampled` [rows] on the host: valid once the event (None: at once) has passed, for three more copies."""
         buffer = self._buffers[self._next]
         self._next = (self._next + 1) % len(self._buffers)
         buffer[: len(sampled)].copy_(sampled, non_blocking=True)
@@ -90,11 +91,9 @@ class LaunchedStep:
             if name in self._unknown:
                 sampled[number] = None
                 prompt_logprobs.pop(name, None)
-                failed[name] = "the prompt holds a token id that the model does not know"
+                failed[name] = UNKNOWN_ID
 
 
 def failure(token: int) -> str:
     """What the sampler's marks mean."""
-    if token == BROKEN:
-        return "the model's output for this request was not a number"
-    return "no token is allowed at this position"
+    return NOT_A_NUMBER if token == BROKEN else NOTHING_ALLOWED

@@ -14,12 +14,11 @@ from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.models.config import ModelConfig, load_model_config
 from engine.process.messages import EngineInfo
-from engine.runner.batch import ModelRunner
+from engine.runner.batch import ModelRunner, Report
+from engine.runner.model_facts import longest_sequence
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str, float, str], None]
-"""(phase, fraction 0..1, detail)."""
 Build = Callable[[EngineConfig, ModelConfig, Report], tuple[ModelRunner, EngineInfo]]
 
 
@@ -68,8 +67,3 @@ def choose_max_model_len(config: EngineConfig, model: ModelConfig) -> int | None
             hint = "; long_context_extrapolation raises the limit"
         raise ConfigurationError(f"max_model_len must be in [1, {longest}] for this checkpoint, found {asked}{hint}")
     return asked
-
-
-def longest_sequence(config: EngineConfig, model: ModelConfig) -> int:
-    """Tokens of the longest sequence that the checkpoint's positions cover."""
-    return model.extrapolated_max_position if config.long_context_extrapolation else model.max_position

@@ -9,6 +9,8 @@ import torch
 
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
+from engine.models.config import load_model_config
+from engine.models.weights import weights_nbytes
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import ScheduledRow, StepBatch, StepResult
 from engine.runner.cpu_runner import CpuRunner
@@ -157,6 +159,18 @@ def test_weights_that_do_not_fit_are_refused_first(folder: Path, monkeypatch: py
     monkeypatch.setattr("engine.runner.cpu_build.available_bytes", lambda: 100_000)
     with pytest.raises(ConfigurationError, match=r"the weights need 0\.\d GB as float32, but only 0\.0 GB"):
         build_cpu_runner(folder)
+
+
+def test_weights_that_only_fit_as_bfloat16_are_not_loaded_as_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_checkpoint("qwen2", tmp_path, torch.bfloat16)
+    free = weights_nbytes(load_model_config(tmp_path), torch.bfloat16) * 3 // 2
+    monkeypatch.setenv("OAI_SERVER_NATIVE", "0")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr("engine.runner.cpu_build.available_bytes", lambda: free)
+    with pytest.raises(ConfigurationError, match="GB as float32, but only"):
+        build_cpu_runner(tmp_path)
 
 
 def test_float16_when_asked_for(tmp_path: Path) -> None:
