@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.common import ceil_div, next_power_of_two
+from engine.kernels.common import ceil_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,12 @@ def _prepare_rows(
     slot_mapping,
     context_len,
     block_table,
-    embedding,
-    hidden,
     decode_rows,
     position_at,
     row_slot_at,
     tables_at,
-    hidden_size,
     TABLE_WIDTH: tl.constexpr,
     PAGE: tl.constexpr,
-    EMBED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -111,18 +107,11 @@ def _prepare_rows(
     table = state + tables_at + slot.to(tl.int64) * TABLE_WIDTH
     if row < decode_rows:
         position = tl.load(state + position_at + slot)
-        token = tl.load(state + slot)
-        tl.store(token_ids + row, token)
+        tl.store(token_ids + row, tl.load(state + slot))
         tl.store(positions + row, position)
         tl.store(context_len + row, position + 1)
         page = tl.load(table + position // PAGE).to(tl.int64)
         tl.store(slot_mapping + row, page * PAGE + position % PAGE)
-        if EMBED:
-            for start in range(0, hidden_size, BLOCK):
-                column = start + tl.arange(0, BLOCK)
-                inside = column < hidden_size
-                vector = tl.load(embedding + token.to(tl.int64) * hidden_size + column, mask=inside)
-                tl.store(hidden + row.to(tl.int64) * hidden_size + column, vector, mask=inside)
         length = position + 1
     else:
         length = tl.load(context_len + row)
@@ -144,11 +133,8 @@ def prepare_rows(
     slot_mapping: torch.Tensor,  # [tokens]
     context_len: torch.Tensor,  # [rows] int32; given for rows that are no decode rows
     block_table: torch.Tensor,  # [rows, table_width] int32
-    embedding: torch.Tensor | None = None,  # [vocab, hidden]: look the decode rows' tokens up as well
-    hidden: torch.Tensor | None = None,  # [tokens, hidden]
 ) -> None:
     """Fill a step's inputs from the state: everything for decode rows, the block table alone for the others."""
-    width = embedding.shape[1] if embedding is not None else 0
     _prepare_rows[(rows,)](
         state,
         token_ids,
@@ -156,16 +142,12 @@ def prepare_rows(
         slot_mapping,
         context_len,
         block_table,
-        embedding if embedding is not None else token_ids,
-        hidden if hidden is not None else token_ids,
         decode_rows,
         layout.position,
         layout.row_slot,
         layout.tables,
-        width,
         TABLE_WIDTH=layout.table_width,
         PAGE=block_size,
-        EMBED=embedding is not None,
-        BLOCK=min(1024, next_power_of_two(max(width, 128))),
+        BLOCK=128,
         num_warps=4,
     )

@@ -7,8 +7,8 @@ millisecond at some), so that they can be made while the device runs the forward
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import llguidance
 import numpy as np
@@ -19,6 +19,8 @@ from engine.request import GrammarSpec
 from engine.text.grammar_source import LIMITS, grammar_source, is_panic
 from engine.text.tokenizer import Tokenizer
 
+Result = TypeVar("Result")
+
 
 class GrammarCompiler:
     """Makes matchers for one vocabulary. The vocabulary's trie is built with the first grammar (about a second)."""
@@ -28,30 +30,25 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_token_ids)
         self._lock = threading.Lock()
-        self._trie: Any = None
+        self._trie: llguidance.LLTokenizer | None = None
 
-    def warm(self) -> None:
+    def warm(self) -> llguidance.LLTokenizer:
         """Build the trie now; from a thread, it leaves the interpreter free for most of the time."""
         with self._lock:
             if self._trie is None:
                 self._trie = _build_trie(self._tokenizer, self._end_ids)
+            return self._trie
 
-    def start(self, spec: GrammarSpec, output_ids: Iterable[int] = ()) -> GrammarState:
-        """A sequence's state, after the tokens that it has produced already (a resumed or preempted one).
-
-        Raises RequestError when the grammar is none, or when it does not allow these tokens.
-        """
-        self.warm()
-        state = GrammarState(_guarded(lambda: _matcher(self._trie, spec)))
-        for token_id in output_ids:
-            state.accept(token_id)
-        return state
+    def start(self, spec: GrammarSpec) -> GrammarState:
+        """The state before a sequence's first token. Raises RequestError when the grammar is none."""
+        trie = self.warm()
+        return GrammarState(_guarded(lambda: _matcher(trie, spec)))
 
 
 class GrammarState:
     """Where one sequence stands in its grammar."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher) -> None:
         self._matcher = matcher
 
     def mask(self) -> torch.Tensor:
@@ -70,11 +67,6 @@ class GrammarState:
         _guarded(lambda: self._matcher.consume_token(token_id))
         self._check()
 
-    @property
-    def finished(self) -> bool:
-        """Nothing but an end token can follow."""
-        return bool(self._matcher.is_stopped())
-
     def _check(self) -> None:
         if self._matcher.is_error():
             first_line = self._matcher.get_error().split("\n", 1)[0]
@@ -83,14 +75,14 @@ class GrammarState:
             raise RequestError(f"The grammar cannot be followed: {first_line}", "response_format")
 
 
-def _matcher(trie: Any, spec: GrammarSpec) -> Any:
+def _matcher(trie: llguidance.LLTokenizer, spec: GrammarSpec) -> llguidance.LLMatcher:
     matcher = llguidance.LLMatcher(trie, grammar_source(spec), log_level=0, limits=LIMITS)
     if matcher.is_error():
         raise RequestError(f"Invalid grammar: {matcher.get_error()}", "response_format")
     return matcher
 
 
-def _guarded(call: Callable[[], Any]) -> Any:
+def _guarded(call: Callable[[], Result]) -> Result:
     """A panic of the library costs this request, not the process."""
     try:
         return call()
@@ -129,6 +121,6 @@ class _Vocabulary:
         return self._exactly(text[:half]) + self._exactly(text[half:])
 
 
-def _build_trie(tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> Any:
+def _build_trie(tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> llguidance.LLTokenizer:
     wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, end_token_ids))
     return llguidance.LLTokenizer(wrapper, eos_token=list(end_token_ids))

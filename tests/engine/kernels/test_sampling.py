@@ -100,9 +100,7 @@ def test_updates_then_a_step_with_decode_and_prefill_rows(device: torch.device) 
     slots = torch.full((9,), -7, dtype=torch.int64, device=device)
     context = torch.tensor([0, 0, 7], dtype=torch.int32, device=device)
     block_table = torch.zeros(3, width, dtype=torch.int32, device=device)
-    embedding = torch.randn(50, 200, device=device)
-    hidden = torch.zeros(9, 200, device=device)
-    prepare_rows(state, LAYOUT, 3, 2, page, token_ids, positions, slots, context, block_table, embedding, hidden)
+    prepare_rows(state, LAYOUT, 3, 2, page, token_ids, positions, slots, context, block_table)
     assert token_ids.tolist() == [42, 17] + [-7] * 7
     assert positions.tolist() == [9, 3] + [-7] * 7
     assert slots.tolist() == [9 * page + 1, 4 * page + 3] + [-7] * 7
@@ -110,4 +108,3 @@ def test_updates_then_a_step_with_decode_and_prefill_rows(device: torch.device) 
     assert block_table[0, :3].tolist() == [7, 3, 9]
     assert block_table[1, :1].tolist() == [4]
     assert block_table[2, :2].tolist() == [1, 2]
-    assert torch.equal(hidden[:2], embedding[[42, 17]])
