@@ -1,4 +1,6 @@
-// The C face, called through ctypes. Nothing here throws or checks sizes: `library.py` does before it calls.
+// The C face, called through ctypes. Nothing here checks sizes: `library.py` does before it calls.
+#include <exception>
+#include <memory>
 #include <new>
 
 #include "forward.h"
@@ -24,10 +26,22 @@ struct TypedForward : AnyForward {
 
 struct Engine {
     Pool pool;
-    AnyForward* forward = nullptr;
+    std::unique_ptr<AnyForward> forward;
     explicit Engine(int threads) : pool(threads) {}
-    ~Engine() { delete forward; }
 };
+
+// Runs body(engine) while no other call does. Returns 0, or 1 when out of memory: nothing may be thrown into C.
+template <class Body>
+int alone(void* handle, const Body& body) {
+    Engine& engine = *static_cast<Engine*>(handle);
+    std::lock_guard<std::mutex> lock(engine.pool.one_caller);
+    try {
+        body(engine);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
 
 template <class W>
 std::vector<Operand<W>> operands(const W* x, int rows, int size) {
@@ -81,82 +95,78 @@ const char* oai_instructions() {
 #endif
 }
 
-void* oai_create(int threads) { return new (std::nothrow) Engine(threads); }
+// Null where the system refuses the threads or the memory.
+void* oai_create(int threads) {
+    try {
+        return new Engine(threads);
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
 void oai_destroy(void* engine) { delete static_cast<Engine*>(engine); }
 
-void oai_linear(void* handle, const void* x, const void* w, const void* bias, void* y, int rows, int outputs,
-                int inputs, int element_bytes) {
-    Pool& pool = static_cast<Engine*>(handle)->pool;
-    std::lock_guard<std::mutex> lock(pool.one_caller);
-    if (element_bytes == 2)
-        run_linear(pool, (const bf16*)x, (const bf16*)w, (const bf16*)bias, (bf16*)y, rows, outputs, inputs);
-    else
-        run_linear(pool, (const float*)x, (const float*)w, (const float*)bias, (float*)y, rows, outputs, inputs);
+// From here on every function but oai_read returns 0, or 1 when out of memory.
+
+int oai_linear(void* handle, const void* x, const void* w, const void* bias, void* y, int rows, int outputs, int inputs,
+               int element_bytes) {
+    return alone(handle, [&](Engine& engine) {
+        if (element_bytes == 2)
+            run_linear(engine.pool, (const bf16*)x, (const bf16*)w, (const bf16*)bias, (bf16*)y, rows, outputs, inputs);
+        else
+            run_linear(engine.pool, (const float*)x, (const float*)w, (const float*)bias, (float*)y, rows, outputs,
+                       inputs);
+    });
 }
 
-void oai_paged_attention(void* handle, const void* queries, const void* keys, const void* values, void* out,
-                         const int32_t* query_start, const int32_t* context_len, const int32_t* block_table, int rows,
-                         int max_blocks, int block_size, int heads, int kv_heads, int head_dim, float scale,
-                         int64_t window, int element_bytes) {
-    Pool& pool = static_cast<Engine*>(handle)->pool;
-    std::lock_guard<std::mutex> lock(pool.one_caller);
+int oai_paged_attention(void* handle, const void* queries, const void* keys, const void* values, void* out,
+                        const int32_t* query_start, const int32_t* context_len, const int32_t* block_table, int rows,
+                        int max_blocks, int block_size, int heads, int kv_heads, int head_dim, float scale,
+                        int64_t window, int element_bytes) {
     Pages pages{kv_heads,     head_dim,    block_size,  max_blocks, heads / kv_heads, scale,
                 long(window), query_start, context_len, block_table};
-    if (element_bytes == 2)
-        run_attention(pool, pages, rows, (const bf16*)queries, (const bf16*)keys, (const bf16*)values, (bf16*)out);
-    else
-        run_attention(pool, pages, rows, (const float*)queries, (const float*)keys, (const float*)values, (float*)out);
+    return alone(handle, [&](Engine& engine) {
+        if (element_bytes == 2)
+            run_attention(engine.pool, pages, rows, (const bf16*)queries, (const bf16*)keys, (const bf16*)values,
+                          (bf16*)out);
+        else
+            run_attention(engine.pool, pages, rows, (const float*)queries, (const float*)keys, (const float*)values,
+                          (float*)out);
+    });
 }
 
-// Copies the description; the weights it points to must outlive the engine. Returns 0, or 1 when out of memory.
+// Copies the description; the weights it points to must outlive the engine.
 int oai_set_model(void* handle, const OaiModel* model) {
-    Engine* engine = static_cast<Engine*>(handle);
-    std::lock_guard<std::mutex> lock(engine->pool.one_caller);
-    delete engine->forward;
-    if (model->shape.element_bytes == 2) engine->forward = new (std::nothrow) TypedForward<bf16>(engine->pool, *model);
-    else engine->forward = new (std::nothrow) TypedForward<float>(engine->pool, *model);
-    return engine->forward == nullptr;
+    return alone(handle, [&](Engine& engine) {
+        if (model->shape.element_bytes == 2)
+            engine.forward = std::make_unique<TypedForward<bf16>>(engine.pool, *model);
+        else
+            engine.forward = std::make_unique<TypedForward<float>>(engine.pool, *model);
+    });
 }
 
-// Returns 0, or 1 when out of memory.
 int oai_forward(void* handle, const OaiStep* step) {
-    Engine* engine = static_cast<Engine*>(handle);
-    std::lock_guard<std::mutex> lock(engine->pool.one_caller);
-    try {
-        engine->forward->run(*step);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    return alone(handle, [&](Engine& engine) { engine.forward->run(*step); });
 }
 
-// hidden [rows, hidden] -> logits [rows, vocab]. Returns 0, or 1 when out of memory.
+// hidden [rows, hidden] -> logits [rows, vocab].
 int oai_logits(void* handle, const float* hidden, int rows, float* logits) {
-    Engine* engine = static_cast<Engine*>(handle);
-    std::lock_guard<std::mutex> lock(engine->pool.one_caller);
-    try {
-        engine->forward->logits(hidden, rows, logits);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    return alone(handle, [&](Engine& engine) { engine.forward->logits(hidden, rows, logits); });
 }
 
-// One token of each row of logits (rows `stride` apart, the first `vocab` columns count). Returns 0, or 1 when out of
-// memory.
+// One token of each row of logits (rows `stride` apart, the first `vocab` columns count).
 int oai_sample(void* handle, const float* logits, int rows, int64_t stride, int vocab, const SampleRow* parameters,
                int32_t* tokens, float* scores) {
-    Pool& pool = static_cast<Engine*>(handle)->pool;
-    std::lock_guard<std::mutex> lock(pool.one_caller);
-    std::atomic<bool> failed{false};
-    pool.run(rows, [&](int begin, int end, int) {
-        for (int row = begin; row < end; row++) try {
-                RowSampler(logits + row * stride, vocab, parameters[row]).run(tokens + row, scores + row);
-            } catch (const std::bad_alloc&) {
-                failed = true;
-            }
+    std::atomic<bool> failed{false};  // what a worker's thread throws would end the process
+    int status = alone(handle, [&](Engine& engine) {
+        engine.pool.run(rows, [&](int begin, int end, int) {
+            for (int row = begin; row < end; row++) try {
+                    RowSampler(logits + row * stride, vocab, parameters[row]).run(tokens + row, scores + row);
+                } catch (const std::bad_alloc&) {
+                    failed = true;
+                }
+        });
     });
-    return failed;
+    return status || failed;
 }
 
 // Bytes read by all threads together, for measuring what memory can deliver.

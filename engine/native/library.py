@@ -23,8 +23,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "oai_instructions": (c_char_p, []),
     "oai_create": (c_void_p, [c_int]),
     "oai_destroy": (None, [c_void_p]),
-    "oai_linear": (None, [c_void_p] * 5 + [c_int] * 4),
-    "oai_paged_attention": (None, [c_void_p] * 8 + [c_int] * 6 + [c_float, c_int64, c_int]),
+    "oai_linear": (c_int, [c_void_p] * 5 + [c_int] * 4),
+    "oai_paged_attention": (c_int, [c_void_p] * 8 + [c_int] * 6 + [c_float, c_int64, c_int]),
     "oai_set_model": (c_int, [c_void_p, POINTER(Model)]),
     "oai_forward": (c_int, [c_void_p, POINTER(Step)]),
     "oai_logits": (c_int, [c_void_p, c_void_p, c_int, c_void_p]),
@@ -34,9 +34,13 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 
 
 class Native:
-    """A pool of `threads` threads and the kernels that run on it. One call at a time; ctypes releases the GIL."""
+    """A pool of `threads` threads and the kernels that run on it. One call at a time; ctypes releases the GIL.
+
+    Calls raise MemoryError where there is no memory for their buffers.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
+        """Raises OSError for a file that is no such library, and where the system refuses the threads."""
         self._handle: int | None = None
         self._library = ctypes.CDLL(str(path))
         for name, (result, arguments) in _SIGNATURES.items():
@@ -47,7 +51,7 @@ class Native:
         """What the kernels were compiled for, such as "AVX2"."""
         self._handle = self._library.oai_create(self.threads)
         if self._handle is None:
-            raise MemoryError("no memory for the native kernels")
+            raise OSError(f"the system refuses {self.threads} threads")
 
     def close(self) -> None:
         """Ends the threads; nothing may be called afterwards."""
@@ -72,7 +76,8 @@ class Native:
             raise ValueError(f"x {tuple(x.shape)} and weight {tuple(weight.shape)} are not served")
         pointers = _pointers(x.dtype, x, weight, bias)
         out = x.new_empty(rows, outputs)
-        self._library.oai_linear(self._handle, *pointers, out.data_ptr(), rows, outputs, inputs, x.dtype.itemsize)
+        sizes = rows, outputs, inputs, x.dtype.itemsize
+        self._check(self._library.oai_linear(self._handle, *pointers, out.data_ptr(), *sizes))
         return out
 
     def paged_attention(
@@ -92,21 +97,10 @@ class Native:
         tensors = _pointers(query.dtype, query, key_cache, value_cache)
         rows = _row_tables(metadata)
         out = torch.empty_like(query)
-        self._library.oai_paged_attention(
-            self._handle,
-            *tensors,
-            out.data_ptr(),
-            *(table.data_ptr() for table in rows),
-            len(rows[1]),
-            rows[2].shape[1],
-            block_size,
-            heads,
-            kv_heads,
-            head_dim,
-            scale,
-            window or 0,
-            query.dtype.itemsize,
-        )
+        addresses = *tensors, out.data_ptr(), *(table.data_ptr() for table in rows)
+        sizes = len(rows[1]), rows[2].shape[1], block_size, heads, kv_heads, head_dim
+        others = scale, window or 0, query.dtype.itemsize
+        self._check(self._library.oai_paged_attention(self._handle, *addresses, *sizes, *others))
         return out
 
     def set_model(self, model: Model) -> None:

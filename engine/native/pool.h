@@ -17,17 +17,16 @@ namespace oai {
 
 class Pool {
    public:
+    // Throws std::system_error where the system gives no more threads.
     explicit Pool(int threads) : size_(threads < 1 ? 1 : threads) {
-        for (int i = 1; i < size_; i++) workers_.emplace_back([this, i] { work(i); });
-    }
-    ~Pool() {
-        {
-            std::lock_guard<std::mutex> lock(sleep_mutex_);
-            stopping_.store(true);
+        try {
+            for (int i = 1; i < size_; i++) workers_.emplace_back([this, i] { work(i); });
+        } catch (...) {
+            stop();
+            throw;
         }
-        wake_.notify_all();
-        for (auto& worker : workers_) worker.join();
     }
+    ~Pool() { stop(); }
     int size() const { return size_; }
 
     // Runs body(begin, end, thread) over [0, tiles) in claims of falling size; returns when all are done.
@@ -60,6 +59,15 @@ class Pool {
     template <class Body>
     static void invoke(const void* body, int begin, int end, int thread) {
         (*static_cast<const Body*>(body))(begin, end, thread);
+    }
+
+    void stop() {
+        {
+            std::lock_guard<std::mutex> lock(sleep_mutex_);
+            stopping_.store(true);
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
     }
 
     static void relax() {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 
 from engine.attention.base import AttentionMetadata
 from engine.attention.reference import ReferenceAttention
+from engine.native.build import BuildError, library_path
 from engine.native.library import DTYPES, Native
 from tests.support.paged import PagedBatch, paged_batch, relative_error
 
@@ -108,3 +113,20 @@ def test_long_rows_are_split_when_threads_outnumber_heads(window: int | None) ->
     out = native.paged_attention(batch.query, batch.key_cache, batch.value_cache, metadata, batch.scale, window)
     assert relative_error(out, exact) < BOUNDS[torch.float32]
     native.close()
+
+
+def test_refused_threads_are_no_crash() -> None:
+    """A container may limit its processes; here it is the address space that has no room for their stacks."""
+    try:
+        path = library_path()
+    except BuildError as error:
+        pytest.skip(str(error))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), limits[1]))
+    try:
+        with pytest.raises(OSError, match="refuses 512 threads"):
+            Native(path, 512)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert Native(path, 2).linear(torch.ones(1, 64), torch.ones(8, 64)).tolist() == [[64.0] * 8]
