@@ -91,7 +91,7 @@ class ServerSettings(EngineSettings, frozen=True, kw_only=True):
     port: int = 8000
     """TCP port; 0 takes a free one."""
     api_key: tuple[str, ...] = ()
-    """Keys of which a client must send one as `Authorization: Bearer`; none: everyone may come in."""
+    """Keys of which a client must send one, as `Authorization: Bearer` or `x-api-key`; none: everyone may come in."""
     api_workers: int = 1
     """HTTP processes that share the one engine."""
     allowed_origins: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ import msgspec
 
 from engine.errors import ConfigurationError
 from oai_server.settings import Settings
+from oai_server.settings_bounds import check_number
 
 logger = logging.getLogger("oai_server")
 
@@ -189,12 +190,8 @@ def _spelled_out(value: Any, hint: Any) -> Any:
 def _check(settings: Settings) -> None:
     for name in settings.__struct_fields__:
         value = getattr(settings, name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-            raise ConfigurationError(f"--{name.replace('_', '-')} must not be negative, got {value}")
-    if not 0 <= settings.port <= 65535:
-        raise ConfigurationError(f"--port must be in 0..65535, got {settings.port}")
-    if settings.api_workers < 1:
-        raise ConfigurationError("--api-workers must be at least 1")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            check_number(name, value)
     if any(not key for key in settings.api_key):
         raise ConfigurationError("--api-key must not be empty")
     if bool(settings.ssl_keyfile) != bool(settings.ssl_certfile):

@@ -52,6 +52,14 @@ def test_people_s_spellings(name: str, text: str, value: object) -> None:
         ({"port": 70_000}, "--port"),
         ({"dtype": "float8"}, "--dtype"),
         ({"max_num_seqs": -1}, "--max-num-seqs"),
+        ({"max_num_seqs": 0}, "--max-num-seqs must be at least 1"),
+        ({"max_model_len": 0}, "--max-model-len must be at least 1"),
+        ({"max_n": 0}, "--max-n"),
+        ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization must be at most 1"),
+        ({"kv_cache_memory_gib": 0.0}, "--kv-cache-memory-gib must be above 0"),
+        ({"keep_alive_timeout": float("nan")}, "--keep-alive-timeout must be a finite number"),
+        ({"request_timeout": float("inf")}, "--request-timeout must be a finite number"),
+        ({"request_timeout": -1.0}, "--request-timeout must not be negative"),
         ({"api_key": ("",)}, "--api-key"),
         ({"ssl_keyfile": "x"}, "--ssl-certfile"),
         ({"no_such": 1}, "no_such"),
@@ -61,6 +69,10 @@ def test_people_s_spellings(name: str, text: str, value: object) -> None:
 def test_impossible_settings_name_the_flag(flags: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         load_settings(flags)
+
+
+def test_zero_switches_off_what_says_so() -> None:
+    assert load_settings({"request_timeout": 0.0, "max_tools": 0, "sse_keep_alive_interval": 0}).max_tools == 0
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
