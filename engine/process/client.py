@@ -67,6 +67,9 @@ class EngineClient:
         self._welcomed = False
         self._drain_planned = False
         self._closed = False
+        self._aborted: list[str] = []
+        self._stopped: dict[str, int] = {}
+        """Length by id. Both wait for the end of the loop's turn."""
         self.messages_heard = 0
         """Grows with every message: a watchdog compares it with what it saw last."""
         self.outputs_heard = 0
@@ -105,8 +108,13 @@ class EngineClient:
         self._send(Submit(tuple(requests)))
 
     def cancel(self, request_ids: Sequence[str], lengths: Sequence[int] = ()) -> None:
-        """`lengths`: see `Cancel`."""
-        self._send(Cancel(tuple(request_ids), tuple(lengths)))
+        """`lengths`: see `Cancel`. All of one turn of the loop go together: a crowd that leaves is one message."""
+        if not (self._aborted or self._stopped):
+            self._loop.call_soon(self._send_cancels)
+        if lengths:
+            self._stopped.update(zip(request_ids, lengths, strict=True))
+        else:
+            self._aborted.extend(request_ids)
 
     def reset_prefix_cache(self) -> None:
         self._send(ResetPrefixCache())
@@ -121,6 +129,14 @@ class EngineClient:
         except zmq.Again:
             self._loop.call_later(GREET_AGAIN_S, self.greet)
         self._plan_drain()
+
+    def _send_cancels(self) -> None:
+        aborted, self._aborted = self._aborted, []
+        stopped, self._stopped = self._stopped, {}
+        if aborted:
+            self._send(Cancel(tuple(aborted)))
+        if stopped:
+            self._send(Cancel(tuple(stopped), tuple(stopped.values())))
 
     def _send(self, message: FrontMessage) -> None:
         if self._closed:

@@ -64,6 +64,7 @@ class EngineLoop:
         self._heartbeat_due_s = 0.0
         self._preparing = True
         """Whether idle moments may still be of use to the core."""
+        self._busy = False
 
     def run(self, should_stop: Callable[[], bool], should_stop_when_idle: Callable[[], bool]) -> None:
         """Until told to stop. Raises EngineDeadError (and what the core does not expect) out of a step."""
@@ -86,6 +87,10 @@ class EngineLoop:
             self._preparing = True
         elif self._preparing:
             self._preparing = self._core.prepare_more()
+        busy = self._core.has_work()
+        if self._busy and not busy:  # that everything is free is news
+            self._heartbeat_due_s = 0.0
+        self._busy = busy
         self._keep_alive()
 
     def _handle(self, identity: bytes, message: FrontMessage) -> None:

@@ -192,7 +192,8 @@ async def test_a_thousand_clients_leave_in_mid_stream(tmp_path: Path) -> None:
             assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200")
         for _, writer in crowd:
             writer.transport.abort()
-        left_s = time.monotonic()
-        await until(lambda: gauge(server.url, "oai_server:kv_blocks_used") == 0, 10)
-        assert time.monotonic() - left_s < 5  # 1.5 s on two cores that others use, too
+        left_s, worked_s = time.monotonic(), server.cpu_s()
+        await until(lambda: gauge(server.url, "oai_server:kv_blocks_used") == 0, 20)
+        took_s, worked_s = time.monotonic() - left_s, server.cpu_s() - worked_s
+        assert min(took_s, worked_s) < 2  # half a second on two cores that others use, too; at times they use them up
         await check_idle(server)

@@ -63,6 +63,12 @@ class Server:
         pids = {"server": self.process.pid, "engine": self.engine_pid()}
         return {name: resident_bytes(pid) for name, pid in pids.items()}
 
+    def cpu_s(self) -> float:
+        """Processor time that the server's own process and the engine have used."""
+        stats = [Path(f"/proc/{pid}/stat").read_text() for pid in (self.process.pid, self.engine_pid())]
+        ticks = sum(int(ticks) for stat in stats for ticks in stat.rpartition(")")[2].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 

@@ -6,15 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 import zmq
 
 from engine.errors import RequestError
-from engine.process.client import EngineClient
+from engine.process.client import EngineClient, EngineListener
 from engine.process.door import Door, answering_while_loading
 from engine.process.loop import EngineLoop
 from engine.process.messages import (
@@ -136,6 +138,22 @@ def read_until(front: Front, engine: Engine, kind: type) -> object:
             if isinstance(message, kind):
                 return message
     raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_that_everything_is_free_is_said_at_once(
+    front: Front, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front.send(Hello(os.getpid()))
+    read_until(front, engine, Heartbeat)
+    front.send(Submit((request("a"),)))
+    read_until(front, engine, StepOutputs)
+    monkeypatch.setattr("engine.process.loop.HEARTBEAT_INTERVAL_S", 5.0)
+    while engine.core.live:  # at most one is due before it ends
+        front.send(Cancel(("a",)))
+        engine.turn()
+    began_s = time.monotonic()
+    while read_until(front, engine, Heartbeat) != Heartbeat(3, EngineStats()):
+        assert time.monotonic() - began_s < 4
 
 
 def test_hello_is_answered_with_progress_while_loading(door: Door, front: Front) -> None:
@@ -306,6 +324,24 @@ async def test_the_client_hears_everything_in_order_and_reconnects(tmp_path: Pat
         while heard[-1] != "lost":
             await asyncio.sleep(0.01)
     client.close()
+    client.close()
+
+
+async def test_who_leaves_in_one_turn_of_the_loop_is_one_message(tmp_path: Path) -> None:
+    sent: list[object] = []
+    client = EngineClient(str(tmp_path / "run"), Mock(EngineListener))
+    client.open()
+    client._send = sent.append  # type: ignore[method-assign]
+    for name in "abc":
+        client.cancel([name])
+    client.cancel(["d", "e"], [3, 7])
+    client.cancel(["f"], [1])
+    assert sent == []
+    await asyncio.sleep(0)
+    assert sent == [Cancel(("a", "b", "c")), Cancel(("d", "e", "f"), (3, 7, 1))]
+    client.cancel(["g"])
+    await asyncio.sleep(0)
+    assert sent[2:] == [Cancel(("g",))]
     client.close()
 
 
