@@ -7,6 +7,7 @@ millisecond at some), so that they can be made while the device runs the forward
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -21,9 +22,16 @@ from engine.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
 
+MAX_KEPT = 64
+MAX_KEPT_CHARS = 256 << 10
+"""Of compiled grammars' sources. A matcher takes some hundred times its source."""
+
 
 class GrammarCompiler:
-    """Makes matchers for one vocabulary. The vocabulary's trie is built with the first grammar (about a second)."""
+    """Makes matchers for one vocabulary. The vocabulary's trie is built with the first grammar (about a second).
+
+    The last grammars are kept: the choices of one request have the same, and so have many requests.
+    """
 
     def __init__(self, tokenizer: Tokenizer, end_token_ids: Sequence[int]) -> None:
         """A finished grammar allows the end tokens and nothing else."""
@@ -31,6 +39,9 @@ class GrammarCompiler:
         self._end_ids = tuple(end_token_ids)
         self._lock = threading.Lock()
         self._trie: llguidance.LLTokenizer | None = None
+        self._fresh: OrderedDict[tuple[str, str], llguidance.LLMatcher] = OrderedDict()
+        """Matchers that stand before the first token, by kind and text; the latest last."""
+        self._kept_chars = 0
 
     def warm(self) -> llguidance.LLTokenizer:
         """Build the trie now; from a thread, it leaves the interpreter free for most of the time."""
@@ -42,7 +53,17 @@ class GrammarCompiler:
     def start(self, spec: GrammarSpec) -> GrammarState:
         """The state before a sequence's first token. Raises RequestError when the grammar is none."""
         trie = self.warm()
-        return GrammarState(_guarded(lambda: _matcher(trie, spec)))
+        key = (spec.kind, spec.text)
+        with self._lock:
+            fresh = self._fresh.get(key)
+            if fresh is None:
+                fresh = self._fresh[key] = _guarded(lambda: _matcher(trie, spec))
+                self._kept_chars += len(spec.text)
+            self._fresh.move_to_end(key)
+            while len(self._fresh) > 1 and (len(self._fresh) > MAX_KEPT or self._kept_chars > MAX_KEPT_CHARS):
+                (_, oldest), _ = self._fresh.popitem(last=False)
+                self._kept_chars -= len(oldest)
+            return GrammarState(_guarded(fresh.deep_copy))
 
 
 class GrammarState:
@@ -66,6 +87,11 @@ class GrammarState:
         """Go on behind this token. Raises RequestError when the grammar does not allow it."""
         _guarded(lambda: self._matcher.consume_token(token_id))
         self._check()
+
+    @property
+    def finished(self) -> bool:
+        """Nothing but an end token can follow."""
+        return bool(self._matcher.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():
