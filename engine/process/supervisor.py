@@ -10,15 +10,14 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
 from engine.config import EngineConfig
 from engine.process.messages import LastWords, Launch, started_path
+from engine.process.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Supervisor:
         """Why the last engine ended; with state dead, why there will be no other."""
         self.epoch = 0
         self.restarts = 0
-        self._silence: _Silence | None = None
+        self._silence: Silence | None = None
         self._failures = 0
         self._failures_at_work = 0
 
@@ -211,7 +210,7 @@ class Supervisor:
         """
         limits = self._limits
         ended = asyncio.ensure_future(process.wait())
-        self._silence = silence = _Silence(process.pid, self._heard.messages_heard)
+        self._silence = silence = Silence(process.pid, self._heard.messages_heard)
         while True:
             done, _ = await asyncio.wait((ended,), timeout=limits.tick_s)
             if done:
@@ -222,7 +221,7 @@ class Supervisor:
                 await ended
                 return f"it gave no sign of life for {silence.seconds:.0f} s and was killed"
 
-    def _patience_s(self, silence: _Silence) -> float:
+    def _patience_s(self, silence: Silence) -> float:
         limits = self._limits
         if not silence.broken_before:
             return limits.first_word_timeout_s
@@ -247,39 +246,6 @@ class Supervisor:
         if self.state != state and self.state != "stopped":
             self.state = state
             self._on_state(state)
-
-
-class _Silence:
-    """How long nothing has been heard of a process, counted in ticks, and whether it has worked meanwhile."""
-
-    def __init__(self, pid: int, heard: int) -> None:
-        self._pid = pid
-        self._heard = heard
-        self._cpu_s = 0.0
-        self.seconds = 0.0
-        self.broken_before = False
-        """It has said something already."""
-
-    def tick(self, heard: int, tick_s: float) -> None:
-        if heard == self._heard:
-            self.seconds += tick_s
-            return
-        self._heard, self.seconds, self.broken_before = heard, 0.0, True
-        self._cpu_s = _cpu_seconds(self._pid)
-
-    @property
-    def idle(self) -> bool:
-        """It has used less than a fiftieth of a processor."""
-        return _cpu_seconds(self._pid) - self._cpu_s < self.seconds / 50
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used; grows with the clock where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return time.monotonic()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _parse(output: bytes) -> LastWords | None:

@@ -14,8 +14,8 @@ from engine.errors import RequestError
 from engine.kernels.step_state import StateLayout
 from engine.request import EngineRequest, GrammarSpec, Sequence
 from engine.runner.batch import ScheduledRow
-from engine.runner.cuda_buffers import SlotMirror
 from engine.runner.cuda_special import SpecialSampler
+from engine.runner.slot_mirror import SlotMirror
 from engine.sampling.row import SamplingRow
 from engine.sampling.row_grammars import RowGrammars
 from engine.sampling.sampler import Sampler

@@ -16,7 +16,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.process.shared_state import SharedState, read_state, state_path, write_state
-from engine.process.supervisor import Supervisor, SupervisorLimits, _cpu_seconds, _describe_exit, _parse, _Silence
+from engine.process.silence import Silence, cpu_seconds
+from engine.process.supervisor import Supervisor, SupervisorLimits, _describe_exit, _parse
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def busy_process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_silence_is_counted_in_ticks_and_ends_with_a_word() -> None:
-    silence = _Silence(os.getpid(), heard=3)
+    silence = Silence(os.getpid(), heard=3)
     for _ in range(4):
         silence.tick(3, 0.25)
     assert (silence.seconds, silence.broken_before) == (1.0, False)
@@ -38,14 +39,14 @@ def test_silence_is_counted_in_ticks_and_ends_with_a_word() -> None:
 
 def test_a_stopped_process_is_idle_and_a_computing_one_is_not(busy_process: subprocess.Popen[bytes]) -> None:
     deadline_s = time.monotonic() + 20
-    while _cpu_seconds(busy_process.pid) < 0.05 and time.monotonic() < deadline_s:
+    while cpu_seconds(busy_process.pid) < 0.05 and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    working = _Silence(busy_process.pid, 0)
+    working = Silence(busy_process.pid, 0)
     working.seconds = 1.0
     assert not working.idle
     os.kill(busy_process.pid, signal.SIGSTOP)
     time.sleep(0.05)
-    stopped = _Silence(busy_process.pid, 0)
+    stopped = Silence(busy_process.pid, 0)
     stopped.tick(1, 1.0)
     stopped.tick(1, 1.0)
     assert stopped.idle
