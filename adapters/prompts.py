@@ -23,6 +23,7 @@ from adapters.backend import (
 )
 from adapters.backend_options import BackendOptions
 from adapters.checks import BadWords, ModelFacts, check_prompt_ids, too_long
+from adapters.grammar_tokens import check_named_tokens
 from adapters.patience import INLINE, InlineTrust, OutOfPatienceError, Patience
 from adapters.reasoning import ThinkingState
 from adapters.tool_calls import ToolFormat
@@ -86,6 +87,8 @@ class ModelText:
         """
         prompt, params = request.prompt, request.params
         bad_words = self.bad_word_ids(params.bad_words)
+        if params.grammar is not None:
+            check_named_tokens(params.grammar, self.tokenizer)
         if isinstance(prompt, TokenPrompt):
             token_ids = truncated(prompt.token_ids, facts, params)
             check_prompt_ids(token_ids, facts, "prompt")
