@@ -124,13 +124,12 @@ class EngineCore:
     def stats(self) -> EngineStats:
         """A snapshot; cheap enough for every heartbeat."""
         pool, results = self.memory.pool, self.results
-        held = self.scheduler.running
-        waiting = self.scheduler.waiting
+        running, waiting = self.scheduler.running, self.scheduler.waiting
         oldest = oldest_of(waiting) if waiting else None
-        empty = sum(len(s.block_table) * self.memory.block_size - s.num_tokens for s in held if s.block_table)
+        empty = sum(len(s.block_table) * self.memory.block_size - s.num_tokens for s in running if s.block_table)
         (then, tokens), now = self._rate[0], self._clock()
         return EngineStats(
-            num_running=len(held),
+            num_running=len(running),
             num_waiting=len(waiting),
             kv_blocks_total=pool.num_usable,
             kv_blocks_used=pool.used,

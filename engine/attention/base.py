@@ -10,16 +10,17 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
-    """Where each row of a ragged step stands. All index tensors are int32 on the step's device.
+    """Where each row of a ragged step stands. All tensors are int32 on the step's device, but for two.
 
-    Tokens of the rows lie one after another in the step's [tokens, ...] tensors; decode rows come first.
+    Tokens of the rows lie one after another in the step's [tokens, ...] tensors; decode rows come first. Slots and
+    positions are int64 on CPU, where torch indexes with them, and int32 on CUDA, where padding has negative slots.
     """
 
     query_start: torch.Tensor  # [rows + 1] first token of each row, then the total
     context_len: torch.Tensor  # [rows] keys of each row once this step's are stored
     block_table: torch.Tensor  # [rows, max_blocks]
-    slot_mapping: torch.Tensor  # [tokens] int64: block * block_size + offset where each token's K and V go
-    positions: torch.Tensor  # [tokens] int64
+    slot_mapping: torch.Tensor  # [tokens] block * block_size + offset where each token's K and V go
+    positions: torch.Tensor  # [tokens]
     num_decode_rows: int
     max_query_len: int
     max_context_len: int

@@ -148,8 +148,10 @@ class CpuRunner:
 
 
 def reports_prompt(row: ScheduledRow) -> bool:
-    """Whether any of the row's positions has a next prompt token whose logprob was asked for."""
-    return row.sequence.request.sampling.prompt_logprobs is not None and row.start + 1 < row.sequence.num_prompt
+    """Whether any of the row's positions has a next prompt token whose logprob was asked for and not sent yet."""
+    sequence = row.sequence
+    wanted = sequence.request.sampling.prompt_logprobs is not None and not sequence.started
+    return wanted and row.start + 1 < sequence.num_prompt
 
 
 def wanted_tokens(batch: StepBatch, inputs: StepInputs) -> list[int]:

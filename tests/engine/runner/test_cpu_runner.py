@@ -57,6 +57,8 @@ def test_prompt_logprobs_over_chunks(folder: Path, runner: CpuRunner, tmp_path: 
         assert entry.logprob == pytest.approx(expected[tokens[position + 1]].item(), abs=1e-3)
         assert entry.top_ids == tuple(expected.topk(2).indices.tolist())
         assert entry.rank == int((expected > expected[tokens[position + 1]]).sum()) + 1
+    sequence.started = True  # preempted after its first output, which had them all
+    assert run(runner, ScheduledRow(sequence, 0, 60, True)).prompt_logprobs == {}
 
 
 @pytest.mark.parametrize("bad", [512, 2**31 - 1, -1])
