@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
+from engine.errors import EngineOverloadedError
 from engine.request import GrammarSpec
 from oai_server.errors import invalid
 from oai_server.wire.sampling import SamplingFields
@@ -23,6 +30,11 @@ ALIASES = {
 """Other servers' and older fields, with the key of structured_outputs that means the same."""
 FIELDS = ("response_format", "structured_outputs", *ALIASES)
 
+MAX_KNOWN = 512
+MAX_KNOWN_CHARS = 4 << 20
+THREADS = 6
+"""They only wait, for the processes that compile."""
+
 _read = attrgetter(*FIELDS)
 _NONE = (None,) * len(FIELDS)
 
@@ -30,7 +42,7 @@ _NONE = (None,) * len(FIELDS)
 async def requested_grammar(request: SamplingFields, timeout_s: float) -> GrammarSpec | None:
     """The grammar that a request asks for, compiled once to see that it is one. Raises 400 naming the field.
 
-    Compiling runs beside the event loop, for at most `timeout_s`.
+    Compiling runs beside the event loop, for at most `timeout_s`. Raises EngineOverloadedError when too many do.
     """
     values = _read(request)
     if values == _NONE:
@@ -41,10 +53,54 @@ async def requested_grammar(request: SamplingFields, timeout_s: float) -> Gramma
     if len(given) > 1:
         raise invalid(f"Only one of {', '.join(given)} can be used at a time.", next(iter(given)))
     ((name, value),) = given.items()
+    known = _known()
+    key = hashlib.blake2b(msgspec.json.encode((name, value)), digest_size=16).digest()
+    if (grammar := known.get(key)) is not None:
+        return grammar
+    loop = asyncio.get_running_loop()
+    compiling = loop.run_in_executor(_threads(), _compiled, name, value, timeout_s)
     try:
-        return await asyncio.wait_for(asyncio.to_thread(_compiled, name, value), timeout_s)
+        async with asyncio.timeout(timeout_s * 2 + 1):
+            grammar = await compiling
     except TimeoutError:
-        raise invalid(f"{name} takes longer than {timeout_s:g} s to compile.", name) from None
+        raise EngineOverloadedError("Too many grammars are being compiled. Please try again later.") from None
+    if grammar is not None:
+        known.add(key, grammar)
+    return grammar
+
+
+class _KnownGrammars:
+    """The last grammars that could be compiled, by a digest of what was asked: good ones never wait behind bad ones.
+
+    Used in the event loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._grammars: OrderedDict[bytes, GrammarSpec] = OrderedDict()
+        self._chars = 0
+
+    def get(self, key: bytes) -> GrammarSpec | None:
+        grammar = self._grammars.get(key)
+        if grammar is not None:
+            self._grammars.move_to_end(key)
+        return grammar
+
+    def add(self, key: bytes, grammar: GrammarSpec) -> None:
+        if key not in self._grammars:
+            self._grammars[key] = grammar
+            self._chars += len(grammar.text)
+        while len(self._grammars) > MAX_KNOWN or self._chars > MAX_KNOWN_CHARS:
+            self._chars -= len(self._grammars.popitem(last=False)[1].text)
+
+
+@functools.cache
+def _known() -> _KnownGrammars:
+    return _KnownGrammars()
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="grammar")
 
 
 def _says_nothing(name: str, value: Any) -> bool:
@@ -53,11 +109,11 @@ def _says_nothing(name: str, value: Any) -> bool:
     return value is None or (name == "guided_json_object" and value is False)
 
 
-def _compiled(name: str, value: Any) -> GrammarSpec | None:
+def _compiled(name: str, value: Any, timeout_s: float) -> GrammarSpec | None:
     from adapters.grammars import response_format_grammar, structured_outputs_grammar  # not needed at start
 
     if name == "response_format":
-        return response_format_grammar(value)
+        return response_format_grammar(value, timeout_s)
     if name == "structured_outputs":
-        return structured_outputs_grammar(value)
-    return structured_outputs_grammar({ALIASES[name]: value}, name)
+        return structured_outputs_grammar(value, timeout_s=timeout_s)
+    return structured_outputs_grammar({ALIASES[name]: value}, name, timeout_s)
