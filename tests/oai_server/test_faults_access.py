@@ -16,6 +16,7 @@ from oai_server.errors import ApiError
 from oai_server.limits import KeyLimiter
 from tests.support.fake_backend import Script
 from tests.support.live_server import LiveServer, live_server
+from tests.support.patience import wait_for
 
 KEY, OTHER = "sk-first-key", "sk-second-key"
 OPEN = ("/health", "/livez", "/readyz", "/ping", "/version", "/metrics")
@@ -106,19 +107,21 @@ def test_f07_salt_of_the_key_goes_with_the_request(server: LiveServer) -> None:
 
 
 def test_f08_a_key_may_only_have_so_many(server: LiveServer) -> None:
-    server.backend.script = Script(delay_s=0.05)
+    gate = threading.Event()
+    server.backend.script = Script(gate=gate)
     body = {"prompt": "a", "max_tokens": 20}
     threads = [
         threading.Thread(target=lambda: server.post("/v1/completions", body, headers=bearer(KEY))) for _ in range(2)
     ]
     for thread in threads:
         thread.start()
-    while len(server.backend.live) < 2:
-        time.sleep(0.01)
+    wait_for(lambda: len(server.backend.live) == 2, "both run")
+    server.backend.script = Script()
     refused = server.post("/v1/completions", body, headers=bearer(KEY))
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert server.post("/v1/completions", {**body, "max_tokens": 1}, headers=bearer(OTHER)).status_code == 200
+    gate.set()
     for thread in threads:
         thread.join()
     assert server.post("/v1/completions", BODY, headers=bearer(KEY)).status_code == 200
@@ -132,7 +135,7 @@ def test_h08_logs_hold_no_key_and_no_prompt_and_one_line(
         server.post("/v1/completions", {"prompt": "SECRET text", "max_tokens": 2}, headers=bearer(KEY))
         server.client.get("/no%0asuch%1b[31mpath?key=" + KEY)
         server.wait_idle()
-        time.sleep(0.05)
+        wait_for(lambda: sum(record.name == "oai_server.access" for record in caplog.records) >= 2, "two lines")
     text = caplog.text
     assert "SECRET" not in text and KEY not in text and "\x1b" not in text
     lines = [record.getMessage() for record in caplog.records if record.name == "oai_server.access"]

@@ -33,6 +33,7 @@ from oai_server.wire.chunks import ChunkTemplate, json_bytes
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from tests.support.fake_backend import READY, Script
 from tests.support.live_server import LiveServer, live_server
+from tests.support.patience import wait_for
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -77,23 +78,21 @@ def test_a_client_that_leaves_is_cancelled_at_once(
     cancelled = server.backend.ended["cancelled"]
     connection = server.raw()
     connection.sendall(request_bytes(path, **fields))
-    while not server.backend.live:
-        time.sleep(0.005)
-    time.sleep(0.03)
-    expected = len(server.backend.live)
+    expected = len(fields["prompt"]) if "prompt" in fields else 1
+    wait_for(lambda: len(server.backend.live) == expected, "all generations run")
     leave(connection, how)
-    server.wait_idle(1.0)
+    server.wait_idle()
     assert server.backend.ended["cancelled"] - cancelled == expected
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_before_admission(server: LiveServer, stream: bool) -> None:
-    server.backend.script = Script(admission_delay_s=5)
+    server.backend.script = Script(admission_delay_s=1e6)
     connection = server.raw()
     connection.sendall(request_bytes(COMPLETIONS, stream=stream))
-    time.sleep(0.1)
+    wait_for(lambda: server.services.live, "it waits for admission")
     connection.close()
-    server.wait_idle(1.0)
+    server.wait_idle()
 
 
 def test_disconnect_storm(server: LiveServer) -> None:
@@ -105,11 +104,8 @@ def test_disconnect_storm(server: LiveServer) -> None:
         time.sleep(0.05)
         for i, connection in enumerate(connections):
             leave(connection, "RST" if i % 2 else "FIN")
-    server.wait_idle(5.0)
-    deadline = time.monotonic() + 2
-    while server.server.server_state.connections and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(server.server.server_state.connections) <= 1
+    server.wait_idle()
+    wait_for(lambda: len(server.server.server_state.connections) <= 1, "their connections are gone")
     tasks = asyncio.run_coroutine_threadsafe(_count_tasks(), server.loop).result(5)
     assert tasks < 15
 
@@ -166,7 +162,8 @@ def test_refused_admission_is_a_status_also_for_streams(
 
 
 def test_g06_overload_is_refused_fast_and_the_accepted_finish(server: LiveServer) -> None:
-    server.backend.script = Script(delay_s=0.01, max_live=4)
+    gate = threading.Event()
+    server.backend.script = Script(gate=gate, max_live=4)
     statuses: list[int] = []
 
     def one() -> None:
@@ -175,9 +172,11 @@ def test_g06_overload_is_refused_fast_and_the_accepted_finish(server: LiveServer
     threads = [threading.Thread(target=one) for _ in range(40)]
     for thread in threads:
         thread.start()
+    wait_for(lambda: len(statuses) == 36, "those beyond four are refused while the four run")
+    gate.set()
     for thread in threads:
         thread.join()
-    assert set(statuses) == {200, 429} and statuses.count(200) >= 4
+    assert sorted(statuses) == [200] * 4 + [429] * 36
 
 
 def test_g21_requests_while_the_engine_loads(server: LiveServer) -> None:
@@ -194,7 +193,7 @@ def test_g21_requests_while_the_engine_loads(server: LiveServer) -> None:
 def test_a_reader_that_is_behind_gets_everything(server: LiveServer) -> None:
     with server.raw() as connection:
         connection.sendall(request_bytes(COMPLETIONS, stream=True, max_tokens=4000))
-        time.sleep(0.5)
+        time.sleep(0.2)
         received = b""
         while not received.endswith(b"0\r\n\r\n"):
             received += connection.recv(1000)
@@ -207,9 +206,9 @@ def test_a_reader_that_stops_is_cut_off() -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
         connection.sendall(request_bytes(COMPLETIONS, stream=True, max_tokens=1 << 12, n=8))
-        time.sleep(0.2)
-        assert server.backend.live, "the generation waits for its reader"
-        server.wait_idle(10.0)
+        wait_for(lambda: server.backend.live, "the generation runs")
+        server.wait_idle()
+        assert server.backend.ended == {"cancelled": 1}, "the generation waited for its reader"
         connection.close()
         server.check_alive()
 
@@ -222,13 +221,13 @@ def test_keep_alive_comments_while_nothing_comes() -> None:
 
 
 def test_headers_come_before_the_first_token(server: LiveServer) -> None:
-    server.backend.script = Script(delay_s=0.5)
-    began = time.monotonic()
+    gate = threading.Event()
+    server.backend.script = Script(gate=gate)
     body = body_of(CHAT, stream=True, max_tokens=1)
     with server.client.stream("POST", CHAT, json=body) as reply:
-        assert time.monotonic() - began < 0.3
+        assert reply.status_code == 200
+        gate.set()
         first = next(reply.iter_bytes())
-        assert time.monotonic() - began > 0.4
         assert b'"role":"assistant"' in first and b'"content":"user:"' in first, "the role comes with the first token"
 
 
@@ -237,12 +236,10 @@ def test_a_generation_that_always_has_more_starves_nobody(server: LiveServer) ->
     threads = [threading.Thread(target=lambda: server.post(COMPLETIONS, body)) for _ in range(4)]
     for thread in threads:
         thread.start()
-    slowest = 0.0
+    answered = 0
     while any(thread.is_alive() for thread in threads):
-        began = time.monotonic()
-        server.client.get("/livez", timeout=10)
-        slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 2.0
+        answered += server.client.get("/livez").status_code == 200
+    assert answered > 10, "between their tokens"
 
 
 def test_what_we_use_of_the_library_is_there() -> None:

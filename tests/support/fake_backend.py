@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -44,6 +45,8 @@ class Script:
 
     delay_s: float = 0.0
     """Before every token."""
+    gate: threading.Event | None = None
+    """No token before it is set."""
     admission_delay_s: float = 0.0
     texts: list[str] | None = None
     """Tokens of every reply, instead of the prompt's words."""
@@ -99,6 +102,8 @@ class FakeGeneration:
         for step in _batches(self._tokens, script.burst):
             if script.fail_after is not None and position >= script.fail_after and script.error is not None:
                 raise script.error
+            while script.gate is not None and not script.gate.is_set():
+                await asyncio.sleep(0.002)
             await asyncio.sleep(script.delay_s)
             self._moments.append(time.monotonic())
             last = position + len(step) == len(self._tokens)

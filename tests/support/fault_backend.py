@@ -15,6 +15,7 @@ from engine.config import EngineConfig
 from engine.process.supervisor import SupervisorLimits
 from tests.support.fault_checkpoint import write_fault_checkpoint
 from tests.support.fault_runner import Script
+from tests.support.patience import PATIENCE_S
 
 RUNNER = "tests.support.fault_runner:build"
 QUICK = SupervisorLimits(backoff_s=(0.0, 0.05, 0.1), hang_timeout_s=3.0, idle_timeout_s=3.0, max_failures=3)
@@ -42,7 +43,7 @@ async def fault_backend(
     await backend.start()
     try:
         if ready:
-            await until(lambda: backend.health().state == "ready", 30)
+            await until(lambda: backend.health().state == "ready")
         yield backend
     finally:
         await backend.stop()
@@ -61,7 +62,7 @@ async def read(backend: EngineBackend, request: GenerationRequest) -> str:
     return "".join([delta.content async for deltas in generation for delta in deltas if delta.index == 0])
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     """Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -15,6 +15,7 @@ import httpx
 
 from tests.support.fault_checkpoint import write_fault_checkpoint
 from tests.support.fault_runner import Script
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,12 +38,12 @@ class Server:
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
 
-    def wait_ready(self, timeout_s: float = 40) -> None:
+    def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Each look is a new connection; with several HTTP processes it meets any of them."""
         deadline_s, in_a_row = time.monotonic() + timeout_s, 0
         while time.monotonic() < deadline_s:
             with contextlib.suppress(httpx.HTTPError):
-                ready = httpx.get(f"{self.url}/health", timeout=2).status_code == 200
+                ready = httpx.get(f"{self.url}/health", timeout=PATIENCE_S).status_code == 200
                 in_a_row = in_a_row + 1 if ready else 0
                 if in_a_row >= (12 if "--api-workers" in self.flags else 1):
                     return
@@ -92,15 +93,23 @@ def serving(folder: Path, script: Script, *flags: str) -> Iterator[Server]:
 
 
 def descendants(root: int) -> dict[int, str]:
-    """Process ids below one, with their command lines."""
+    """Process ids below one, with their command lines. Some may end while they are listed."""
     found: dict[int, str] = {}
-    level = [root]
+    level = children(root)
     while level:
-        parent = level.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            for pid in map(int, task.read_text().split()):
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                level.append(pid)
+        pid = level.pop()
+        with contextlib.suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            level += children(pid)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Process ids right below one; none when it has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     return found
 
 

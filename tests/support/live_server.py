@@ -28,6 +28,7 @@ from oai_server.services import Services
 from oai_server.settings import Settings
 from oai_server.sockets import connection_cap, listening_sockets
 from tests.support.fake_backend import FakeBackend, Script
+from tests.support.patience import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,16 +45,16 @@ class LiveServer:
     loop: asyncio.AbstractEventLoop
     client: httpx.Client
 
-    def raw(self, timeout_s: float = 10.0) -> socket.socket:
+    def raw(self, timeout_s: float = PATIENCE_S) -> socket.socket:
         """A bare connection to it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
 
-    def send(self, data: bytes, timeout_s: float = 10.0) -> bytes:
-        """Bytes there, and everything back until the server closes or is silent."""
-        with self.raw(timeout_s) as connection:
+    def send(self, data: bytes) -> bytes:
+        """Bytes there, and everything back until the server closes."""
+        with self.raw() as connection:
             connection.sendall(data)
             received = b""
-            with contextlib.suppress(TimeoutError, ConnectionResetError):
+            with contextlib.suppress(ConnectionResetError):
                 while part := connection.recv(65536):
                     received += part
             return received
@@ -64,12 +65,9 @@ class LiveServer:
     def get(self, path: str, **kwargs: Any) -> httpx.Response:
         return self.client.get(path, **kwargs)
 
-    def wait_idle(self, timeout_s: float = 5.0) -> None:
+    def wait_idle(self) -> None:
         """Until nothing is running in the backend, and no request in the server."""
-        deadline = time.monotonic() + timeout_s
-        while self.backend.live or self.services.live or self.server.server_state.tasks:
-            assert time.monotonic() < deadline, (self.backend.live, self.services.live)
-            time.sleep(0.01)
+        wait_for(lambda: not (self.backend.live or self.services.live or self.server.server_state.tasks), "idle")
 
     def check_alive(self) -> None:
         """INV of every fault: nothing runs, /health answers, and a request is served right."""
@@ -108,12 +106,12 @@ def live_server(
         time.sleep(0.005)
     try:
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=20, verify=False) as client:
+        with httpx.Client(base_url=url, timeout=PATIENCE_S, verify=False) as client:
             yield LiveServer(url, port, backend, services, server, loops[0], client)
     finally:
         if thread.is_alive():
             loops[0].call_soon_threadsafe(server.begin_drain)
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -166,18 +164,20 @@ def server_process(
         lines.append(line)
         assert process.poll() is None, lines
     url = line.split("listening on ")[1].strip()
-    for _ in range(400):
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url + "/livez", timeout=1, verify=False).status_code == 200:
-                break
-        time.sleep(0.025)
     try:
+        wait_for(lambda: _is_live(url), "the server lives")
         yield process, url
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         process.stderr.close()
+
+
+def _is_live(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url + "/livez", timeout=PATIENCE_S, verify=False).status_code == 200
+    return False
 
 
 def main() -> int:

@@ -16,19 +16,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "oai_server" / "demo_model"
 
 
 @contextlib.contextmanager
-def demo_server(*flags: str, ready_s: float = 60) -> Iterator[str]:
+def demo_server(*flags: str, ready_s: float = PATIENCE_S) -> Iterator[str]:
     """Base URL of `oai-server serve` on a free port. Skips where the checkpoint has no weights yet."""
     with demo_process(*flags, ready_s=ready_s) as (_, url):
         yield url
 
 
 @contextlib.contextmanager
-def demo_process(*flags: str, ready_s: float = 60) -> Iterator[tuple[int, str]]:
+def demo_process(*flags: str, ready_s: float = PATIENCE_S) -> Iterator[tuple[int, str]]:
     """The same with the id of the process before the URL."""
     if not list(DEMO.glob("*.safetensors")):
         pytest.skip("the demo model has no weights")
@@ -40,7 +42,7 @@ def demo_process(*flags: str, ready_s: float = 60) -> Iterator[tuple[int, str]]:
         finally:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(PATIENCE_S)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
@@ -51,7 +53,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, deadline_s: f
         if found := re.search(r"listening on (http://\S+)", log.read_text()):
             url = found[1]
         with contextlib.suppress(httpx.HTTPError):
-            if url and httpx.get(f"{url}/health", timeout=2).status_code == 200:
+            if url and httpx.get(f"{url}/health", timeout=PATIENCE_S).status_code == 200:
                 return url
         time.sleep(0.1)
     raise AssertionError(f"the server did not become ready:\n{log.read_text()[-3000:]}")

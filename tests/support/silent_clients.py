@@ -9,6 +9,8 @@ import struct
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.support.patience import PATIENCE_S
+
 SO_ATTACH_FILTER = 26
 RETURN_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """A classic BPF program that accepts no byte of any packet."""
@@ -21,7 +23,7 @@ def post_bytes(path: str, body: dict[str, Any]) -> bytes:
     return head.encode() + f"Content-Length: {len(encoded)}\r\n\r\n".encode() + encoded
 
 
-def connect(url: str, *, receive_buffer: int | None = None, timeout_s: float = 20.0) -> socket.socket:
+def connect(url: str, *, receive_buffer: int | None = None, timeout_s: float = PATIENCE_S) -> socket.socket:
     """A bare connection to the server at `url`."""
     connection = socket.socket()
     if receive_buffer is not None:
