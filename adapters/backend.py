@@ -63,6 +63,8 @@ class ChatPrompt(msgspec.Struct, frozen=True):
     continue_final_message: bool = False
     reasoning_effort: str | None = None
     include_reasoning: bool = True
+    documents: tuple[dict[str, Any], ...] = ()
+    """For templates that read them; others leave them out."""
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt

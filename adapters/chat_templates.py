@@ -150,6 +150,7 @@ class ChatTemplate:
         messages = normalise_messages(prompt.messages, self._traits)
         variables = self._kwargs(prompt)
         variables["tools"] = normalise_tools(prompt.tools) if prompt.tools and self.tool_format else None
+        variables["documents"] = list(prompt.documents) or None
         variables["add_generation_prompt"] = prompt.add_generation_prompt
         if prompt.continue_final_message:
             messages[-1]["content"] = (messages[-1]["content"] or "") + _CONTINUE_TAG + " "

@@ -186,7 +186,7 @@ def _is_short(request: GenerationRequest) -> bool:
     if isinstance(prompt, ChatPrompt):
         if forces_call(prompt):
             return False
-        everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs)
+        everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs, prompt.documents)
         return chars + _chars_in(everything, INLINE_CHARS, per_item=1) <= INLINE_CHARS
     return chars + num_chars(prompt) <= INLINE_CHARS
 

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from adapters.backend import ChoiceDelta
 from engine.errors import RequestError
 from oai_server.calls import Call
-from oai_server.errors import ApiError, invalid
+from oai_server.errors import ApiError, from_engine
 from oai_server.routes.chat import checked
 from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, record_of
@@ -22,17 +22,10 @@ from oai_server.services import services_of
 from oai_server.wire.chat import ChatRequest
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.response_events import ResponseEvents
-from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, response_body
+from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, own_error, response_body
 
 DECODER = msgspec.json.Decoder(ResponsesRequest)
 ID_PREFIX = "resp_"
-CHAT_FIELDS = {
-    "messages": "input",
-    "max_completion_tokens": "max_output_tokens",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-}
-"""What chat requests call the fields of these."""
 
 
 @json_post("/v1/responses")
@@ -41,7 +34,7 @@ async def create_response(request: Incoming) -> ASGIApp:
     services = services_of(request)
     body = await read_json(request, DECODER)
     reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
-    with _own_field_names():
+    with _own_names(body):
         chat = chat_request(body)
         asked = await checked(services, chat, request, reply_id)
         return await answer(
@@ -72,14 +65,11 @@ def _reply(events: ResponseEvents, call: Call, deltas: list[ChoiceDelta]) -> Res
 
 
 @contextlib.contextmanager
-def _own_field_names() -> Iterator[None]:
+def _own_names(body: ResponsesRequest) -> Iterator[None]:
     """Errors name the fields of this endpoint."""
     try:
         yield
-    except (ApiError, RequestError) as error:
-        status, code = (error.status, error.code) if isinstance(error, ApiError) else (400, error.code)
-        name = (error.param or "").partition("[")[0]
-        if status != 400 or name not in CHAT_FIELDS:
-            raise
-        own = CHAT_FIELDS[name]
-        raise invalid(str(error).replace(name, own), own, code) from None
+    except ApiError as error:
+        raise own_error(body, error) from None
+    except RequestError as error:
+        raise own_error(body, from_engine(error)) from None

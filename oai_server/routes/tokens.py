@@ -13,7 +13,7 @@ from oai_server.services import Services, services_of
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 from oai_server.wire.validate import Validator, check_token_ids
-from oai_server.wire.validate_chat import check_kwargs, check_messages, check_tools
+from oai_server.wire.validate_chat import check_ending, check_kwargs, check_messages, check_tools
 
 TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
@@ -52,6 +52,7 @@ def _prompt(services: Services, body: TokenizeRequest) -> Prompt:
             raise invalid("Either `prompt` or `messages` must be given.", "prompt", "missing_required_parameter")
         return TextPrompt(body.prompt, body.add_special_tokens is not False)
     check_messages(body.messages, services.settings)
+    check_ending(body.add_generation_prompt, body.continue_final_message)
     continued = bool(body.continue_final_message)
     return ChatPrompt(
         messages=tuple(body.messages),

@@ -54,7 +54,10 @@ async def requested_grammar(request: SamplingFields, timeout_s: float) -> Gramma
         raise invalid(f"Only one of {', '.join(given)} can be used at a time.", next(iter(given)))
     ((name, value),) = given.items()
     known = _known()
-    key = hashlib.blake2b(msgspec.json.encode((name, value)), digest_size=16).digest()
+    try:
+        key = hashlib.blake2b(msgspec.json.encode((name, value)), digest_size=16).digest()
+    except RecursionError:
+        raise invalid(f"{name} is nested too deeply.", name) from None
     if (grammar := known.get(key)) is not None:
         return grammar
     loop = asyncio.get_running_loop()

@@ -41,6 +41,8 @@ async def read_body(request: Incoming) -> bytes:
         _check_content_type(content_type)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise ApiError(415, "Compressed request bodies are not accepted (Content-Encoding).")
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise ApiError(415, "No transfer coding but chunked is accepted (Transfer-Encoding).")
     limit = int(services_of(request).settings.max_body_mib * 2**20)
     if int(headers.get(b"content-length", b"0")) > limit:
         raise too_large(limit)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from oai_server.errors import invalid
+from oai_server.errors import ApiError, invalid
 from oai_server.wire.chat import ChatRequest
+from oai_server.wire.validate import depth_within
 
 LOGPROBS = "message.output_text.logprobs"
 STATELESS = "This server stores no responses; send the whole conversation as `input`."
 UNSUPPORTED = ("previous_response_id", "conversation", "prompt", "background")
+REPEATED = ("metadata", "reasoning", "text", "tool_choice", "tools")
+"""Fields of any depth that the reply holds again."""
+MAX_DEPTH = 128
+"""Of these."""
+CHAT_FIELDS = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+"""What chat requests call the fields of these."""
+CHAT_PLACE = re.compile(r"(messages|tools)\[(\d+)\](?:\.function(?=\.))?")
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +142,17 @@ def chat_request(request: ResponsesRequest) -> ChatRequest:
     for name in UNSUPPORTED:
         if getattr(request, name):
             raise invalid(f"`{name}` is not supported. {STATELESS}", name, "unsupported_parameter")
+    for name in REPEATED:
+        if not depth_within(getattr(request, name), MAX_DEPTH):
+            raise invalid(f"{name} is nested too deeply.", name)
+    for i, tool in enumerate(request.tools or ()):
+        if not isinstance(tool.get("type"), str):
+            raise invalid(f"tools[{i}].type must be a string.", f"tools[{i}].type")
     wants_logprobs = LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
     tools = [_chat_tool(tool) for tool in request.tools or [] if tool.get("type") == "function"]
     fields = {name: getattr(request, name) for name in SAME}
     fields |= {
-        "messages": _messages(request),
+        "messages": [message for message, _ in _placed_messages(request)],
         "max_completion_tokens": request.max_output_tokens,
         "logprobs": wants_logprobs,
         "top_logprobs": request.top_logprobs if wants_logprobs else None,
@@ -156,7 +177,7 @@ def _chat_tool_choice(
         listed = choice.get("tools")
         allowed = [_chat_tool(t) for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": allowed}}
-    return _chat_tool(choice)
+    return {**_chat_tool(choice), "type": choice.get("type")}
 
 
 def _response_format(text: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -172,15 +193,35 @@ def _string(value: object, param: str) -> str | None:
     return value
 
 
+def own_error(request: ResponsesRequest, error: ApiError) -> ApiError:
+    """The error of the chat request, in the names and places of this one."""
+
+    def own_place(found: re.Match[str]) -> str:
+        position = int(found[2])
+        if found[1] == "messages":
+            places = [place for _, place in _placed_messages(request)]
+            return places[position] if position < len(places) else "input"
+        kept = [i for i, tool in enumerate(request.tools or ()) if tool.get("type") == "function"]
+        return f"tools[{kept[position] if position < len(kept) else position}]"
+
+    param, message = CHAT_PLACE.sub(own_place, error.param or ""), CHAT_PLACE.sub(own_place, error.message)
+    for name, own in CHAT_FIELDS.items():
+        if param.startswith(name):
+            param = own + param.removeprefix(name)
+        message = message.replace(name, own) if param.startswith(own) else message
+    return ApiError(error.status, message, param=param or None, code=error.code, headers=error.headers)
+
+
 # ---- input items
 
 
-def _messages(request: ResponsesRequest) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
+def _placed_messages(request: ResponsesRequest) -> list[tuple[dict[str, Any], str]]:
+    """Chat messages, each with the place that it has in this request."""
+    placed: list[tuple[dict[str, Any], str]] = []
     if request.instructions:
-        messages.append({"role": "system", "content": request.instructions})
+        placed.append(({"role": "system", "content": request.instructions}, "instructions"))
     if isinstance(request.input, str):
-        return [*messages, {"role": "user", "content": request.input}]
+        return [*placed, ({"role": "user", "content": request.input}, "input")]
     thought = ""
     for position, item in enumerate(request.input):
         if item.get("type") == "reasoning":
@@ -190,12 +231,13 @@ def _messages(request: ResponsesRequest) -> list[dict[str, Any]]:
         if message["role"] == "assistant":
             if thought:
                 message["reasoning_content"], thought = thought, ""
-            elif "tool_calls" in message and messages and messages[-1]["role"] == "assistant":
-                calls = messages[-1].get("tool_calls", [])
-                messages[-1] = {**messages[-1], "tool_calls": [*calls, *message["tool_calls"]]}
+            elif "tool_calls" in message and placed and placed[-1][0]["role"] == "assistant":
+                last, place = placed[-1]
+                calls = last.get("tool_calls", [])
+                placed[-1] = ({**last, "tool_calls": [*calls, *message["tool_calls"]]}, place)
                 continue
-        messages.append(message)
-    return messages or [{"role": "user", "content": ""}]
+        placed.append((message, f"input[{position}]"))
+    return placed or [({"role": "user", "content": ""}, "input")]
 
 
 def _message(item: Mapping[str, Any], where: str) -> dict[str, Any]:

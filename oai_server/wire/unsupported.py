@@ -29,7 +29,7 @@ UNSUPPORTED: dict[str, Asks] = {
     "thinking_token_budget": lambda value: value not in (None, -1),
     "repetition_detection": _given,
     "prompt_embeds": _given,
-    "suffix": _given,
+    "suffix": lambda value: value not in (None, ""),
 }
 
 

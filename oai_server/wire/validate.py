@@ -15,9 +15,11 @@ from adapters.backend import GenerationParams, ModelCard
 from oai_server.errors import ApiError, invalid
 from oai_server.settings import Settings
 from oai_server.wire.bounds import TOKEN_ID_MAX, check_bounds, out_of_range, shown
-from oai_server.wire.sampling import SamplingFields
+from oai_server.wire.sampling import SamplingFields, StreamOptions
 from oai_server.wire.unsupported import refuse_unsupported
 
+NO_OPTIONS = StreamOptions()
+"""`{}`, which some clients always send."""
 UNSALTABLE = frozenset("@/\\\0")
 MAX_SALT_CHARS = 128
 
@@ -184,7 +186,8 @@ class Validator:
 
     @staticmethod
     def _stream_options(request: SamplingFields) -> None:
-        if request.stream_options is not None and not request.stream:
+        options = request.stream_options
+        if options is not None and options != NO_OPTIONS and not request.stream:
             raise invalid(
                 "Stream options can only be defined when `stream=True`. (parameter=stream_options)", "stream_options"
             )

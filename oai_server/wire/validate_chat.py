@@ -25,10 +25,7 @@ def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
             "Refused request with untrusted chat template.",
             "chat_template",
         )
-    if request.add_generation_prompt and request.continue_final_message:
-        raise invalid(
-            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message"
-        )
+    check_ending(request.add_generation_prompt, request.continue_final_message)
     if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
         raise invalid(f"reasoning_effort must be one of {sorted(EFFORTS)}.", "reasoning_effort")
     choice, tools = _allowed(request.tool_choice, check_tools(request.tools, settings))
@@ -38,11 +35,12 @@ def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
         tools=tools,
         tool_choice=_tool_choice(choice, tools),
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        chat_template_kwargs=_template_kwargs(request, settings),
+        chat_template_kwargs=check_kwargs(request.chat_template_kwargs, settings),
         add_generation_prompt=not continued and request.add_generation_prompt is not False,
         continue_final_message=continued,
         reasoning_effort=request.reasoning_effort,
         include_reasoning=request.include_reasoning is not False,
+        documents=_documents(request, settings),
     )
 
 
@@ -53,6 +51,13 @@ def check_messages(messages: list[dict[str, Any]], settings: Settings) -> None:
         )
     if len(messages) > settings.max_messages:
         raise too_long("messages", settings.max_messages, len(messages))
+
+
+def check_ending(add_generation_prompt: bool | None, continue_final_message: bool | None) -> None:
+    if add_generation_prompt and continue_final_message:
+        raise invalid(
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message"
+        )
 
 
 def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple[dict[str, Any], ...]:
@@ -77,6 +82,9 @@ def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple
         if name in seen:
             raise invalid(f"tools[{i}].function.name {name!r} is used twice.", f"tools[{i}].function.name")
         seen.add(name)
+        for key, wanted, words in (("description", str, "a string"), ("strict", bool, "a boolean")):
+            if function.get(key) is not None and not isinstance(function[key], wanted):
+                raise invalid(f"tools[{i}].function.{key} must be {words}.", f"tools[{i}].function.{key}")
         parameters = function.get("parameters")
         if parameters is not None and not isinstance(parameters, dict):
             raise invalid(f"tools[{i}].function.parameters must be an object.", f"tools[{i}].function.parameters")
@@ -122,6 +130,9 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: tuple[dict[str, Any
     if not tools:
         raise invalid("When using `tool_choice`, `tools` must be set. (parameter=tool_choice)", "tool_choice")
     if isinstance(choice, dict):
+        if choice.get("type", "function") != "function":
+            message = '`tool_choice.type` must be "function" or "allowed_tools". (parameter=tool_choice)'
+            raise invalid(message, "tool_choice")
         function = choice.get("function")
         name = function.get("name") if isinstance(function, dict) else None
         if not any(tool["function"]["name"] == name for tool in tools):
@@ -140,6 +151,7 @@ def check_kwargs(given: dict[str, Any] | None, settings: Settings) -> dict[str, 
     return {**settings.default_chat_template_kwargs, **(given or {})}
 
 
-def _template_kwargs(request: ChatRequest, settings: Settings) -> dict[str, Any]:
-    kwargs = check_kwargs(request.chat_template_kwargs, settings)
-    return kwargs if request.documents is None else {"documents": request.documents, **kwargs}
+def _documents(request: ChatRequest, settings: Settings) -> tuple[dict[str, Any], ...]:
+    if not depth_within(request.documents, settings.max_json_depth):
+        raise invalid("documents are nested too deeply.", "documents")
+    return tuple(request.documents or ())

@@ -225,7 +225,8 @@ def test_what_the_backend_is_asked(server: LiveServer) -> None:
     request = server.backend.requests[-1]
     assert isinstance(request.prompt, ChatPrompt)
     assert request.prompt.messages == ({"role": "user", "content": "x", "name": "bob", "unknown": 1},)
-    assert request.prompt.chat_template_kwargs == {"enable_thinking": False, "documents": [{"title": "t"}]}
+    assert request.prompt.chat_template_kwargs == {"enable_thinking": False}
+    assert request.prompt.documents == ({"title": "t"},)
     assert (request.prompt.reasoning_effort, request.prompt.include_reasoning) == ("low", False)
     params = request.params
     assert (params.max_tokens, params.n, params.temperature, params.top_p, params.top_k) == (2, 2, 0.5, 0.9, 3)
