@@ -75,12 +75,12 @@ def test_deep_schemas_end_soon() -> None:
     ],
 )
 def test_large_and_odd_schemas_end_soon(schema: object) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     try:
         response_format_grammar(_format(schema))
     except RequestError as error:
         assert "maxItems" in json.dumps(schema) or "minLength" in json.dumps(schema), error
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started < 5.0
 
 
 def test_without_strict_what_cannot_be_enforced_is_left_out() -> None:

@@ -27,10 +27,8 @@ async def test_a_thousand_clients_leave_and_no_block_stays_in_use(tmp_path: Path
             generation.cancel()
 
         await asyncio.gather(*(leave_in_mid_stream(i) for i in range(1000)))
-        left_s = time.monotonic()
         assert await control == expected_text("control", 1, 300)
-        await until(lambda: backend.stats().kv_blocks_used == 0 and backend.stats().num_waiting == 0, 5)
-        assert time.monotonic() - left_s < 10
+        await until(lambda: backend.stats().kv_blocks_used == 0 and backend.stats().num_waiting == 0)
         counted = backend.counters().finished_by_reason
         assert counted["abort"] == sum(1 + i % 3 for i in range(1000))
         assert counted["length"] == 1
@@ -41,20 +39,20 @@ async def test_g06_everyone_of_a_crowd_is_answered_or_refused(tmp_path: Path) ->
     script = Script(step_s=0.002, max_num_seqs=8)
     async with fault_backend(tmp_path, script, limits=limits, max_num_seqs=8) as backend:
         crowd = [asyncio.create_task(read(backend, ask(f"one of {i}", 20, seed=i))) for i in range(240)]
-        refused_s: list[float] = []
+        refused: list[int] = []
 
         async def outcome(i: int) -> bool:
             try:
                 assert await crowd[i] == expected_text(f"one of {i}", i, 20)
             except EngineOverloadedError as error:
                 assert error.retry_after_s >= 1
-                refused_s.append(time.monotonic())
+                refused.append(i)
                 return False
             return True
 
         answered = await asyncio.gather(*(outcome(i) for i in range(240)))
         assert 24 <= sum(answered) < 240
-        assert backend.counters().refused == answered.count(False) == len(refused_s)
+        assert backend.counters().refused == answered.count(False) == len(refused)
         assert await read(backend, ask("next", 8)) == expected_text("next", 0, 8)
 
 
@@ -70,22 +68,22 @@ async def test_too_many_choices_count_as_a_crowd(tmp_path: Path) -> None:
 
 
 async def test_who_waits_too_long_is_refused(tmp_path: Path) -> None:
-    limits = BackendLimits(max_queue_wait_s=0.4)
+    limits = BackendLimits(max_queue_wait_s=1.0)
     async with fault_backend(tmp_path, Script(step_s=0.01), limits=limits, max_num_seqs=1) as backend:
-        running = asyncio.create_task(read(backend, ask("running", 150)))
-        await asyncio.sleep(0.1)
+        running = asyncio.create_task(read(backend, ask("running", 250)))
+        await until(lambda: backend.stats().num_running == 1)
         with pytest.raises(EngineOverloadedError, match="waited in the queue"):
             await read(backend, ask("x" * 400, 5))
-        assert await running == expected_text("running", 0, 150)
+        assert await running == expected_text("running", 0, 250)
 
 
 async def test_a_deadline_ends_a_request_with_what_there_was(tmp_path: Path) -> None:
     async with fault_backend(tmp_path, Script(step_s=0.01)) as backend:
         request = ask("endless", 1900, seed=4)
-        request = type(request)(request.request_id, request.prompt, request.params, stream=True, deadline_s=0.4)
+        request = type(request)(request.request_id, request.prompt, request.params, stream=True, deadline_s=1.5)
         generation = await backend.generate(request)
         text = ""
-        with pytest.raises(DeadlineExceededError, match=r"within 0\.4 s"):
+        with pytest.raises(DeadlineExceededError, match=r"within 1\.5 s"):
             async for deltas in generation:
                 text += "".join(delta.content for delta in deltas)
         assert text
@@ -116,7 +114,7 @@ async def test_a_consumer_that_is_behind_gets_all_at_once(tmp_path: Path) -> Non
 
 async def test_c08_prompts_of_megabytes_are_refused_without_tokenizing(tmp_path: Path) -> None:
     async with fault_backend(tmp_path) as backend:
-        begin_s = time.monotonic()
+        begin_s = time.process_time()
         with pytest.raises(Exception, match="maximum context length is 2048 tokens"):
             await backend.generate(ask("x" * 50_000_000))
-        assert time.monotonic() - begin_s < 0.5
+        assert time.process_time() - begin_s < 1  # seconds of work; to tokenize it takes many

@@ -11,10 +11,11 @@ import pytest
 
 from adapters.backend_options import BackendLimits
 from engine.errors import EngineDeadError, EngineUnavailableError, RequestFailedError
-from tests.support.fault_backend import QUICK, ask, fault_backend, read, until
+from tests.support.fault_backend import QUICK, ask, fault_backend, limits_of, read, until
 from tests.support.fault_runner import Script, expected_text
 
 STREAMS = 64
+SILENCE_SOON = limits_of(Script(silence_s=2))
 
 
 async def test_all_streams_end_whole_after_the_engine_was_killed_twice(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ async def test_the_engine_learns_how_long_replies_are_that_a_stop_string_ends(tm
 
 
 async def test_g13_a_stopped_engine_is_killed_and_replaced(tmp_path: Path) -> None:
-    async with fault_backend(tmp_path, Script(step_s=0.01)) as backend:
+    async with fault_backend(tmp_path, Script(step_s=0.01), supervisor_limits=SILENCE_SOON) as backend:
         reply = asyncio.create_task(read(backend, ask("patience", 100, seed=3)))
         await asyncio.sleep(0.3)
         os.kill(backend.engine_pid or 0, signal.SIGSTOP)
@@ -58,7 +59,7 @@ async def test_g13_a_stopped_engine_is_killed_and_replaced(tmp_path: Path) -> No
 
 
 async def test_an_engine_that_hangs_in_a_step_is_replaced_and_the_request_refused(tmp_path: Path) -> None:
-    async with fault_backend(tmp_path) as backend:
+    async with fault_backend(tmp_path, supervisor_limits=SILENCE_SOON) as backend:
         with pytest.raises(RequestFailedError, match=r"request-\d+ was running when the engine died twice"):
             await read(backend, ask("HANG@2"))
         assert await read(backend, ask("next", 8)) == expected_text("next", 0, 8)

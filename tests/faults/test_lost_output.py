@@ -52,7 +52,7 @@ async def test_g23_lost_log_lines_stop_nothing(tmp_path: Path, kind: str, worker
         assert httpx.get(f"{server.url}/health").status_code == 200
         assert await streams(server.url, 8, 20) == whole(8, 20)
         server.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(server.process.wait, 15)
+        await asyncio.to_thread(server.process.wait, 60)
         assert list(tmp_path.glob("oai-server-*")) == []
     finally:
         server.close()

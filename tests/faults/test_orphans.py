@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fault_checkpoint import write_fault_checkpoint
+from tests.support.patience import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 FRONT = """
@@ -73,15 +74,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_the_run_directory_is_private(tree: Tree) -> None:
     assert tree.run_dir.stat().st_mode & 0o777 == 0o700
     assert (tree.run_dir / "engine.sock").stat().st_mode & 0o077 == 0
@@ -89,7 +81,7 @@ def test_the_run_directory_is_private(tree: Tree) -> None:
 
 def test_the_engine_ends_when_its_front_is_killed(tree: Tree) -> None:
     tree.front.kill()
-    assert wait_until(lambda: not alive(tree.engine_pid))
+    wait_for(lambda: not alive(tree.engine_pid), "it ends")
     assert not tree.run_dir.exists()
 
 
@@ -97,7 +89,7 @@ def test_an_orderly_stop_leaves_nothing(tree: Tree) -> None:
     assert tree.front.stdin is not None
     tree.front.stdin.write("\n")
     tree.front.stdin.flush()
-    assert tree.front.wait(10) == 0
+    assert tree.front.wait(PATIENCE_S) == 0
     assert not alive(tree.engine_pid)
     assert not tree.run_dir.exists()
 
@@ -108,4 +100,4 @@ def test_stray_signals_do_not_end_the_engine(tree: Tree) -> None:
     time.sleep(0.5)
     assert alive(tree.engine_pid)
     os.kill(tree.engine_pid, signal.SIGTERM)
-    assert wait_until(lambda: not alive(tree.engine_pid))
+    wait_for(lambda: not alive(tree.engine_pid), "it ends")

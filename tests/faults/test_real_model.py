@@ -25,7 +25,7 @@ async def backend() -> AsyncIterator[EngineBackend]:
         pytest.skip("the demo model has no weights")
     backend = EngineBackend(EngineConfig(model_path=str(DEMO), max_model_len=1024, num_threads=2))
     await backend.start()
-    await until(lambda: backend.health().state == "ready", 60)
+    await until(lambda: backend.health().state == "ready")
     yield backend
     await backend.stop()
 
@@ -59,7 +59,7 @@ async def test_streams_survive_with_the_same_tokens(backend: EngineBackend) -> N
     calm = await asyncio.gather(*(token_ids(backend, i) for i in range(STREAMS)))
     began = backend.stats().generated_tokens
     stormy = [asyncio.create_task(token_ids(backend, i)) for i in range(STREAMS)]
-    await until(lambda: backend.stats().generated_tokens > began + 200, 30)
+    await until(lambda: backend.stats().generated_tokens > began + 200)
     os.kill(backend.engine_pid or 0, signal.SIGKILL)
     assert [ids for ids, _, _ in calm] == [ids for ids, _, _ in await asyncio.gather(*stormy)]
     assert list(calm) == [task.result() for task in stormy]

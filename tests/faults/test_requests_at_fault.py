@@ -6,7 +6,6 @@ Over HTTP on the bundled model. Its neighbours notice nothing.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from engine.runner.batch import NOT_A_NUMBER, NOTHING_ALLOWED, UNKNOWN_ID
 from engine.sampling_params import SamplingParams
 from engine.scheduling.intake import fault_of_row
 from tests.support.live_server import LiveServer, live_server
+from tests.support.patience import wait_for
 
 DEMO = Path(__file__).parents[2] / "oai_server" / "demo_model"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 40, "temperature": 0}
@@ -35,10 +35,7 @@ def server() -> Iterator[LiveServer]:
         pytest.skip("the demo model has no weights")
     config = EngineConfig(str(DEMO), max_model_len=256, num_threads=1)
     with live_server(engine=EngineBackend(config)) as server:
-        deadline_s = time.monotonic() + 60
-        while server.get("/health").status_code != 200:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+        wait_for(lambda: server.get("/health").status_code == 200, "the model is loaded")
         yield server
 
 

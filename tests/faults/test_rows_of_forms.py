@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -49,9 +48,7 @@ def test_e02_e04_e06_e09_schemas_that_cannot_be_kept(demo: Demo, bait: socket.so
         value = json.loads(json.dumps(template).replace("{address}", address(bait)))
         if name == "E04 cycle" and field == "tools":
             value = {"$ref": "#/properties/a"}  # "#" would be the parameters' own schema: a form like any other
-        asked_s = time.monotonic()
         reply = demo.chat(**asking_for(value, field), max_tokens=30)
-        assert time.monotonic() - asked_s < 6, name
         if name in ("E06 if", "E06 not", "E06 format") and field in ("structured_outputs", "guided_json"):
             check_answered(reply)  # without `strict`, what cannot be enforced is left out
             continue
@@ -100,9 +97,7 @@ def test_e07_endless_forms_end_by_length(demo: Demo, value: Any) -> None:
 def test_e09_two_thousand_properties(demo: Demo) -> None:
     names = [f"p{i}" for i in range(2000)]
     value = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
-    asked_s = time.monotonic()
     reply = demo.complete(response_format=schema(value))
-    assert time.monotonic() - asked_s < 10
     assert reply.status_code == 200 or check_refused(reply, "response_format")
 
 

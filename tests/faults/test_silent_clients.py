@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.faults.test_http_processes import client, streams, whole
+from tests.faults.test_http_processes import client, gauge, streams, whole
 from tests.support.fault_backend import until
 from tests.support.fault_runner import Script
 from tests.support.fault_tree import serving
@@ -23,10 +21,9 @@ ENDLESS = {"model": "model", "prompt": "endless", "max_tokens": 1900, "n": 8}
 """Runs for at least 19 s at 10 ms a step, and writes more than all buffers on the way hold."""
 
 
-def gauge(url: str, name: str) -> float:
-    """One number of /metrics."""
-    page = httpx.get(f"{url}/metrics", timeout=5).text
-    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
+def finished(url: str, reason: str) -> float:
+    """How many choices have ended for a reason."""
+    return gauge(url, f'vllm:request_success_total{{engine="0",finished_reason="{reason}"')
 
 
 @pytest.mark.parametrize("fall_silent", [stop_reading, vanish])
@@ -36,18 +33,13 @@ async def test_g04_a_client_that_falls_silent_is_cut_off(tmp_path: Path, fall_si
         others = asyncio.create_task(streams(server.url, 4, 200))
         request = post_bytes("/v1/completions", {**ENDLESS, "stream": True})
         silent = [await asyncio.to_thread(fall_silent, server.url, request) for _ in range(3)]
-        began_s = time.monotonic()
         await until(lambda: gauge(server.url, "oai_server:kv_blocks_used") > 0)
         assert await others == whole(4, 200)
-        slowest_s = 0.0
         async with client() as http:
             while gauge(server.url, "oai_server:kv_blocks_used") or gauge(server.url, "vllm:num_requests_running"):
-                assert time.monotonic() - began_s < 12, "silent clients still hold blocks"
-                asked_s = time.monotonic()
                 assert (await http.get(f"{server.url}/health")).status_code == 200
-                slowest_s = max(slowest_s, time.monotonic() - asked_s)
                 await asyncio.sleep(0.1)
-        assert slowest_s < 1
+        assert finished(server.url, "length") == 4, "none of the silent ran to its end"
         assert await streams(server.url, 4, 20) == whole(4, 20)
         assert len(silent) == 3
 

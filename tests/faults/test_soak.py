@@ -85,7 +85,7 @@ class Abuse:
 @pytest.mark.slow
 async def test_g25_soak(tmp_path: Path) -> None:
     seconds = float(os.environ.get("SOAK_S", 10 * MINUTE))
-    with serving(tmp_path, Script(step_s=0.005), "--access-log", "false") as server:
+    with serving(tmp_path, Script(silence_s=3, step_s=0.005), "--access-log", "false") as server:
         async with client() as http:
             warm = Abuse(server, http, time.monotonic() + seconds * 0.2)
             await warm.run(24)

@@ -51,7 +51,7 @@ def page(browser: webdriver.Chrome, url: str) -> webdriver.Chrome:
     return browser
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "nothing came of it"

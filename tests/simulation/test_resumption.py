@@ -175,7 +175,7 @@ class World:
             await asyncio.sleep(0)
             if not arriving and all(task.done() for task in tasks):
                 break
-        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
 async def live_through(seed: int, tokenizer: Tokenizer, run_dir: Path) -> None:

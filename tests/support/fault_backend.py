@@ -8,6 +8,8 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
+
 from adapters.backend import GenerationParams, GenerationRequest, TextPrompt
 from adapters.backend_options import BackendLimits, BackendOptions
 from adapters.engine_backend import EngineBackend
@@ -18,7 +20,7 @@ from tests.support.fault_runner import Script
 from tests.support.patience import PATIENCE_S
 
 RUNNER = "tests.support.fault_runner:build"
-QUICK = SupervisorLimits(backoff_s=(0.0, 0.05, 0.1), hang_timeout_s=3.0, idle_timeout_s=3.0, max_failures=3)
+QUICK = SupervisorLimits(backoff_s=(0.0, 0.05, 0.1), max_failures=3)
 _numbers = itertools.count()
 
 
@@ -28,7 +30,7 @@ async def fault_backend(
     script: Script | None = None,
     *,
     limits: BackendLimits | None = None,
-    supervisor_limits: SupervisorLimits = QUICK,
+    supervisor_limits: SupervisorLimits | None = None,
     ready: bool = True,
     **config: object,
 ) -> AsyncIterator[EngineBackend]:
@@ -37,7 +39,7 @@ async def fault_backend(
     backend = EngineBackend(
         EngineConfig(model_path=str(model), **config),  # type: ignore[arg-type]
         BackendOptions(limits=limits or BackendLimits()),
-        supervisor_limits=supervisor_limits,
+        supervisor_limits=supervisor_limits or QUICK,
         runner=RUNNER,
     )
     await backend.start()
@@ -47,6 +49,11 @@ async def fault_backend(
         yield backend
     finally:
         await backend.stop()
+
+
+def limits_of(script: Script) -> SupervisorLimits:
+    """Patient with silence, which a busy machine causes too, unless the script is about it."""
+    return msgspec.structs.replace(QUICK, hang_timeout_s=script.silence_s, idle_timeout_s=script.silence_s)
 
 
 def ask(

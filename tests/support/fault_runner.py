@@ -36,6 +36,8 @@ class OutOfMemoryError(RuntimeError):
 
 class Script(msgspec.Struct):
     step_s: float = 0.0
+    silence_s: float = 30.0
+    """After which the engine counts as hanging."""
     load_s: float = 0.0
     fail_loads: tuple[int, ...] = ()
     """Numbers of the loads that fail, from 1."""

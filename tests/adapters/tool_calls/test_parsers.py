@@ -283,6 +283,6 @@ def test_a_reply_cut_by_length_does_not_pass_for_whole(
 def test_hostile_output_takes_linear_time(which: Any, word: str) -> None:
     start = "<tool_call>\n<function=f>\n<parameter=o>\n" if which == "qwen_xml" else '<tool_call>\n{"x": "'
     for opening in ("", start):
-        started = time.monotonic()
+        started = time.process_time()
         run(tool_parser_factory(which, TOOLS), [opening, *[word] * 20_000], complete=True)
-        assert time.monotonic() - started < 5.0
+        assert time.process_time() - started < 5.0
