@@ -7,6 +7,7 @@ millisecond at some), so that they can be made while the device runs the forward
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -25,6 +26,10 @@ Result = TypeVar("Result")
 MAX_KEPT = 64
 MAX_KEPT_CHARS = 256 << 10
 """Of compiled grammars' sources. A matcher takes some hundred times its source."""
+MAX_COST_S = 1.0
+MAX_COST_PER_MASK_S = 0.005
+"""What following one grammar may take: so long at once, and so long for each mask on average. An ambiguous grammar
+takes a hundred times that, and in all that time nobody gets a token."""
 
 
 class GrammarCompiler:
@@ -39,7 +44,7 @@ class GrammarCompiler:
         self._end_ids = tuple(end_token_ids)
         self._lock = threading.Lock()
         self._trie: llguidance.LLTokenizer | None = None
-        self._fresh: OrderedDict[tuple[str, str], llguidance.LLMatcher] = OrderedDict()
+        self._fresh: OrderedDict[tuple[str, str], tuple[llguidance.LLMatcher, _Cost]] = OrderedDict()
         """Matchers that stand before the first token, by kind and text; the latest last."""
         self._kept_chars = 0
 
@@ -57,27 +62,51 @@ class GrammarCompiler:
         with self._lock:
             fresh = self._fresh.get(key)
             if fresh is None:
-                fresh = self._fresh[key] = _guarded(lambda: _matcher(trie, spec))
+                fresh = self._fresh[key] = _guarded(lambda: _matcher(trie, spec)), _Cost()
                 self._kept_chars += len(spec.text)
             self._fresh.move_to_end(key)
             while len(self._fresh) > 1 and (len(self._fresh) > MAX_KEPT or self._kept_chars > MAX_KEPT_CHARS):
                 (_, oldest), _ = self._fresh.popitem(last=False)
                 self._kept_chars -= len(oldest)
-            return GrammarState(_guarded(fresh.deep_copy))
+            matcher, cost = fresh
+            return GrammarState(_guarded(matcher.deep_copy), cost)
+
+
+class _Cost:
+    """Processor time that all sequences of one grammar together have taken."""
+
+    __slots__ = ("_masks", "_spent_s")
+
+    def __init__(self) -> None:
+        self._spent_s = 0.0
+        self._masks = 0
+
+    def check(self) -> None:
+        """Raises RequestError when it was too much."""
+        if self._spent_s > MAX_COST_S + MAX_COST_PER_MASK_S * self._masks:
+            raise RequestError("The grammar takes too long to follow.", "response_format")
+
+    def add(self, began_s: float, masks: int) -> None:
+        self._spent_s += time.thread_time() - began_s
+        self._masks += masks
 
 
 class GrammarState:
     """Where one sequence stands in its grammar."""
 
-    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, cost: _Cost) -> None:
         self._matcher = matcher
+        self._cost = cost
 
     def mask(self) -> torch.Tensor:
         """int32 [words]: bit i of word w is set where token 32 * w + i is allowed. Ids past the end are not.
 
-        Raises RequestError when the grammar has come to a place where nothing is allowed.
+        Raises RequestError when the grammar has come to a place where nothing is allowed, or takes too long.
         """
+        self._cost.check()
+        began_s = time.thread_time()
         words = np.frombuffer(_guarded(self._matcher.compute_bitmask), dtype=np.int32)
+        self._cost.add(began_s, 1)
         self._check()
         if self._matcher.is_stopped() and not self._matcher.is_accepting():
             raise RequestError("The grammar allows nothing here; it cannot be satisfied.", "response_format")
@@ -85,7 +114,9 @@ class GrammarState:
 
     def accept(self, token_id: int) -> None:
         """Go on behind this token. Raises RequestError when the grammar does not allow it."""
+        began_s = time.thread_time()
         _guarded(lambda: self._matcher.consume_token(token_id))
+        self._cost.add(began_s, 0)
         self._check()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -58,3 +59,23 @@ def test_what_cannot_be_compiled_is_not_kept() -> None:
     with pytest.raises(RequestError):
         mine.start(GrammarSpec("regex", "("))
     assert not mine._fresh and mine._kept_chars == 0
+
+
+def test_a_grammar_that_takes_too_long_ends_for_all_its_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = GrammarCompiler(TOKENIZER, ENDS)
+    ambiguous = GrammarSpec("lark", 'start: e\ne: e e e | "" | /[a-z ,]/')
+    states = [mine.start(ambiguous) for _ in range(64)]
+    began_s = time.thread_time()
+    failed = 0
+    for _ in range(8):
+        for state in states:
+            try:
+                state.mask()
+                state.accept(TOKENIZER.encode("a")[0])
+            except RequestError as error:
+                assert "too long" in str(error) or "Too many items" in str(error)
+                failed += 1
+    assert failed > 64 and time.thread_time() - began_s < 3 * grammar_mask.MAX_COST_S
+    plain = mine.start(GrammarSpec("regex", "a+"))
+    monkeypatch.setattr(grammar_mask, "MAX_COST_S", 0.01)
+    assert allowed(plain)
