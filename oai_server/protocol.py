@@ -7,6 +7,7 @@ one piece, pays for none.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import uvicorn
@@ -21,6 +22,7 @@ from oai_server.retry import retry_after
 from oai_server.settings import Settings
 
 HEADERS, BODY, COMPLETE = range(3)
+UPGRADE = re.compile(rb"(?im)^upgrade:")
 
 
 class GuardedConfig(uvicorn.Config):
@@ -73,6 +75,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Requests of this connection that have come whole."""
         self._num_trailers = 0
         self._trailer_bytes = 0
+        self._last_request = False
+        """What comes behind the present request is nonsense."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,10 +91,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._on_lost.lose()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._last_request:
             return
         if self._part != BODY:
             self._header_bytes += len(data)
+            if b"pgrade" in data:
+                data = _without_upgrade(data)
         known, num_complete = self._framing, self._num_complete
         super().data_received(data)
         if self._framing is not None:
@@ -122,9 +128,12 @@ class GuardedProtocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._max_header_bytes:
                 self._stop_parser(_too_many_header_bytes())
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") != 1 and (b"host" in names or self.parser.get_http_version() == "1.1"):
+            self._stop_parser(ApiError(400, "A request has one Host header."))
         self._header_bytes = 0
         self._part = BODY
-        if b"transfer-encoding" in dict(self.headers):
+        if b"transfer-encoding" in names:
             self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
 
@@ -170,11 +179,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(self._refusal or ApiError(400, msg))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer without the application and close. A response that has begun is cut instead."""
+        """Answer without the application and close. A response that has begun is cut instead.
+
+        An earlier request, which came whole, is answered first; then there is nobody to tell any more.
+        """
         self._unwatch()
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()
-            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._part != BODY:
+                self._last_request = True
+                self.cycle.keep_alive = False
+                return
+            if self.cycle.response_started:
+                self.transport.close()
+                return
         body = error.body()
         headers = {
             "content-type": "application/json",
@@ -211,6 +228,15 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._part != COMPLETE:
             what = "headers" if self._part == HEADERS else "body"
             self._refuse(ApiError(408, f"The {what} of the request did not come in time."))
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same piece with any Upgrade header under another name, so that the parser reads on behind the headers.
+
+    Java's HTTP client offers HTTP/2 that way with every request; a server may ignore the offer (RFC 9110, 7.8).
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return UPGRADE.sub(b"x-grade:", head) + end + rest
 
 
 def _too_many_header_bytes() -> ApiError:
