@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.backend_options import BackendLimits
+from adapters.recovery import MAX_DEATHS
 from engine.errors import EngineDeadError, EngineUnavailableError, RequestFailedError
 from tests.support.fault_backend import QUICK, ask, fault_backend, limits_of, read, until
 from tests.support.fault_runner import Script, expected_text
@@ -77,7 +78,7 @@ async def test_a_request_that_kills_the_engine_is_refused_and_the_others_go_on(t
             await poison
         assert await asyncio.gather(*good) == [expected_text(f"good {i}", i, 150) for i in range(12)]
         assert await asyncio.gather(*later) == [expected_text(f"later {i}", i, 50) for i in range(4)]
-        assert backend.counters().engine_restarts <= 4
+        assert backend.counters().engine_restarts <= (MAX_DEATHS if at else 4)  # by how many of its tokens were seen
 
 
 async def test_two_requests_that_kill_the_engine_are_both_found(tmp_path: Path) -> None:

@@ -262,7 +262,11 @@ def test_g14_workers_end_with_their_parent(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("parent_pid", "drains"), [(os.getpid(), True), (os.getppid(), False), (None, False)])
+@pytest.mark.parametrize(
+    ("parent_pid", "drains"),
+    [(os.getpid(), True), (os.getppid(), False), (None, False)],
+    ids=["another's child", "its child", "alone"],
+)
 async def test_g14_a_parent_that_died_before_its_worker_ran_is_noticed(parent_pid: int | None, drains: bool) -> None:
     """Whose child this process is not (its own), whose it is, and a server alone, which may outlive its shell."""
     settings, backend = Settings(port=0), FakeBackend()

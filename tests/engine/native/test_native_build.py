@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,12 +32,20 @@ def fake_compiler(folder: Path, script: str = FAKE_COMPILER) -> Path:
     return path
 
 
+def join_builders() -> None:
+    """Those in the background may still wait for their turn."""
+    for thread in threading.enumerate():
+        if thread.name == "native-build":
+            thread.join()
+
+
 @pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = fake_compiler(tmp_path)
     monkeypatch.setenv("CXX", str(path))
-    return path
+    yield path
+    join_builders()
 
 
 def test_compiles_once_and_again_for_other_flags(compiler: Path) -> None:
@@ -96,6 +106,7 @@ def test_an_unusable_cache_folder_is_replaced_by_one_for_the_process(
     assert library_path() == path
     assert path.parent.stat().st_uid == os.getuid()
     assert (compiler.parent / "runs").read_text().count("run") == 1
+    join_builders()
     path.unlink()
 
 
