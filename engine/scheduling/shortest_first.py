@@ -23,6 +23,7 @@ STALE_MEAN = 1.25
 class FairShortestFirst:
     """Work in decode steps: uncached prompt tokens / 40 + min(max_tokens, mean output of finished requests).
 
+    What a request says of its length counts: min_tokens, and max_tokens where no token ends it before.
     A request that waits for another's prefill of its own prefix is passed over without losing its turn.
     """
 
@@ -42,7 +43,10 @@ class FairShortestFirst:
 
     def predicted_work(self, sequence: Sequence) -> float:
         """What is left to do, in units of one decode step."""
-        expected = min(sequence.request.sampling.max_tokens, self._mean_output)
+        sampling = sequence.request.sampling
+        expected = float(sampling.max_tokens)
+        if sampling.eos_token_ids or sampling.stop_token_ids:
+            expected = max(min(expected, self._mean_output), sampling.min_tokens)
         uncached = len(sequence.token_ids) - sequence.num_cached
         produced = len(sequence.token_ids) - sequence.num_prompt
         return uncached / PREFILL_TOKENS_PER_STEP + max(expected - produced, 1.0)

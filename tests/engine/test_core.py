@@ -285,7 +285,7 @@ def test_what_a_stop_string_ended_is_finished_and_the_policy_learns_its_length(
     core.cancel("stopped", length)
     core.cancel("stopped", length)
     assert (sequence.finish_reason, sequence.num_output) == ("stop", length)
-    following = make_sequence(make_request("next", (1,), max_tokens=99), 9, 64, 64)
+    following = make_sequence(make_request("next", (1,), max_tokens=99, eos_token_ids=(2,)), 9, 64, 64)
     assert policy.predicted_work(following) == pytest.approx(1 / 40 + max(length, 1))
     assert core.stats().requests_aborted == 0
     assert core.stats().requests_finished == 1

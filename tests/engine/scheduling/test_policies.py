@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,12 +20,17 @@ from engine.scheduling.shortest_first import FairShortestFirst
 
 
 def make_sequence(
-    number: int, prompt: int = 10, max_tokens: int = 10, priority: int = 0, arrival_s: float | None = None
+    number: int,
+    prompt: int = 10,
+    max_tokens: int = 10,
+    priority: int = 0,
+    arrival_s: float | None = None,
+    **sampling: Any,
 ) -> Sequence:
     request = EngineRequest(
         f"r{number}",
         tuple(range(prompt)),
-        SamplingParams(max_tokens=max_tokens),
+        SamplingParams(max_tokens=max_tokens, **{"eos_token_ids": (2,), **sampling}),
         arrival_s=float(number) if arrival_s is None else arrival_s,
         priority=priority,
     )
@@ -148,6 +154,10 @@ def test_work_is_uncached_prompt_and_expected_output() -> None:
         policy.finished(ended)
     assert policy.predicted_work(sequence) == 1 + 30
     assert policy.predicted_work(make_sequence(2, 40, 7)) == 1 + 7
+    assert policy.predicted_work(make_sequence(3, 40, 100, min_tokens=50)) == 1 + 50
+    assert policy.predicted_work(make_sequence(4, 40, 100, min_tokens=10)) == 1 + 30
+    assert policy.predicted_work(make_sequence(5, 40, 100, eos_token_ids=())) == 1 + 100
+    assert policy.predicted_work(make_sequence(6, 40, 100, eos_token_ids=(), stop_token_ids=(5,))) == 1 + 30
 
 
 def test_the_queue_is_sorted_anew_when_the_mean_has_moved() -> None:
