@@ -4,10 +4,12 @@
     python -m benchmarks.policies --model DIR --requests 400 --slots 32 --load 1.15 --aligned-rounds 1  # on a GPU
 
 Prompts and outputs have lognormal lengths and arrivals are Poisson, drawn from one seed, the same for each policy.
-Half of the requests say how long they will be (max_tokens); the others allow 256 tokens and are ended by their client
-when they have enough, as a stop string does. The arrival rate is `load` times what the engine manages when all
-requests are there at once, measured before every round. Policies take turns within each round, so that noise disturbs
-all alike; the slow one may sit out the later rounds.
+Every request has max_tokens. Half of them reach it, and so say how long they will be. The others allow 256 tokens and
+end before, at a stop string, which the engine is told of with their length, as the server tells it. So `sjf` learns
+the mean length of both, and expects of each request the mean, or its max_tokens where that is less.
+
+The arrival rate is `load` times what the engine manages when all requests are there at once, measured before every
+round. Policies take turns within each round, so that noise disturbs all alike; the slow one may sit out later rounds.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ class Job:
     end_s: float = 0.0
     received: int = 0
 
-    def request(self, name: str, began_s: float) -> EngineRequest:
-        sampling = SamplingParams(max_tokens=self.length if self.states_length else MAX_OUTPUT, temperature=0.0)
+    def request(self, name: str, began_s: float, end_id: int) -> EngineRequest:
+        max_tokens = self.length if self.states_length else MAX_OUTPUT
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, eos_token_ids=(end_id,))
         return EngineRequest(name, self.prompt, sampling, arrival_s=began_s + self.arrival_s)
 
 
@@ -82,8 +85,11 @@ def draw_workload(count: int, rate: float, seed: int) -> list[Job]:
     return jobs
 
 
-def play(config: EngineConfig, runner: ModelRunner, policy: str, jobs: list[Job]) -> tuple[float, float]:
-    """Serve the jobs as they arrive; returns the seconds it took and the mean number of rows in a step."""
+def play(config: EngineConfig, runner: ModelRunner, policy: str, jobs: list[Job], end_id: int) -> tuple[float, float]:
+    """Serve the jobs as they arrive; returns the seconds it took and the mean number of rows in a step.
+
+    Any of them might end by itself, as far as the engine knows, but hardly does: its end id is the vocabulary's last.
+    """
     core = EngineCore(config, runner, make_policy(policy))
     live: dict[str, Job] = {}
     began_s, arrived, tokens, steps = time.monotonic(), 0, 0, 0
@@ -91,7 +97,7 @@ def play(config: EngineConfig, runner: ModelRunner, policy: str, jobs: list[Job]
         now_s = time.monotonic() - began_s
         while arrived < len(jobs) and jobs[arrived].arrival_s <= now_s:
             live[str(arrived)] = jobs[arrived]
-            core.add_request(jobs[arrived].request(str(arrived), began_s))
+            core.add_request(jobs[arrived].request(str(arrived), began_s, end_id))
             arrived += 1
         if not core.has_work():
             time.sleep(max(0.0, jobs[arrived].arrival_s - now_s))
@@ -108,7 +114,7 @@ def play(config: EngineConfig, runner: ModelRunner, policy: str, jobs: list[Job]
             job.received += len(output.token_ids)
             if job.received >= job.length or output.finish_reason is not None:
                 job.end_s = now_s
-                core.cancel(output.request_id)
+                core.cancel(output.request_id, job.length)
                 del live[output.request_id]
     while core.has_work():  # a pipelined runner's last step
         core.step()
@@ -138,6 +144,8 @@ def report(results: dict[str, Measured]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, m in results.items():
+        if not m.mean_s:
+            continue
         latency = [statistics.median(v) for v in (m.mean_s, m.median_s, m.p99_s, m.ttft_mean_s, m.ttft_p99_s)]
         cells = [f"{value:.2f}" for value in latency]
         cells += [f"{statistics.median(m.tokens_per_s):.0f}", f"{statistics.median(m.rows_a_step):.1f}"]
@@ -173,18 +181,19 @@ def main() -> None:
     )
     runner, info = build_runner(config, lambda phase, fraction, detail: None)
     runner.warm_up()
-    play(config, runner, "fcfs", draw_workload(options.slots, 0.0, options.seed + 100))
+    end_id = info.vocab_size - 1
+    play(config, runner, "fcfs", draw_workload(options.slots, 0.0, options.seed + 100), end_id)
     results = {name: Measured() for name in POLICIES}
     rates = []
     for number in range(options.rounds):
         seed = options.seed + 1000 * number
-        took_s, _ = play(config, runner, "fcfs", draw_workload(options.requests, 0.0, seed))
+        took_s, _ = play(config, runner, "fcfs", draw_workload(options.requests, 0.0, seed), end_id)
         rates.append(options.load * options.requests / took_s)
         for name, measured in results.items():
             if name == "aligned-sjf" and number >= options.aligned_rounds:
                 continue
             jobs = draw_workload(options.requests, rates[-1], seed)
-            record(measured, jobs, *play(config, runner, name, jobs))
+            record(measured, jobs, *play(config, runner, name, jobs, end_id))
     runner.close()
     if options.json:
         found = {name: dataclasses.asdict(measured) for name, measured in results.items()}
