@@ -69,6 +69,9 @@ class Connection:
             else:
                 await self._app(routed, receive, reply)
         finally:
+            record.send = (
+                None  # which knows the scope, where the record lies: garbage that only a collection would find
+            )
             template = routed.get("path_template") or "none"
             self._services.telemetry.count_http(
                 _method(record.method), template, record.status or CLIENT_CLOSED_REQUEST
