@@ -21,6 +21,7 @@ from adapters.checks import ModelFacts, check_params, sampling_params, seed_of_c
 from adapters.engine_link import EngineLink
 from adapters.mailbox import EngineGeneration
 from adapters.output_plans import output_plan
+from adapters.patience import LoopTurn
 from adapters.prompts import EncodedPrompt, ModelText, TextWorkers, param_of
 from adapters.trial_turns import TrialTurns
 from engine.config import EngineConfig
@@ -84,6 +85,7 @@ class EngineBackend:
         self._numbers = itertools.count()
         self._id_prefix = f"{random.SystemRandom().getrandbits(32):x}"
         self._seeds = random.SystemRandom()
+        self._turn = LoopTurn()
 
     # ---- life
 
@@ -191,6 +193,7 @@ class EngineBackend:
     async def generate(self, request: GenerationRequest) -> EngineGeneration:
         """Everything that can be refused is refused here; see adapters.backend."""
         workers, facts = await self._ready()
+        await self._turn.share()
         check_params(request.params, facts, self._options.limits)
         num_choices = request.params.n
         self._admission.arrive(num_choices, self._link.info)

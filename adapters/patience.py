@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 
@@ -38,3 +40,23 @@ class InlineTrust:
     def betrayed(self) -> None:
         self._left = self._next_pause
         self._next_pause = min(2 * self._next_pause, self._longest_pause)
+
+
+class LoopTurn:
+    """How long the event loop has been busy in its present turn, as far as those know who ask."""
+
+    def __init__(self, most_s: float = 0.01) -> None:
+        self._most_s = most_s
+        self._began_s = 0.0
+
+    async def share(self) -> None:
+        """Lets others have the loop when this turn has become long: a request may hold a thousand prompts."""
+        now_s = time.perf_counter()
+        if self._began_s == 0.0:
+            self._began_s = now_s
+            asyncio.get_running_loop().call_soon(self._end)
+        elif now_s - self._began_s > self._most_s:
+            await asyncio.sleep(0)
+
+    def _end(self) -> None:
+        self._began_s = 0.0

@@ -9,6 +9,7 @@ import msgspec
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, TextPrompt, TokenPrompt
+from adapters.checks import too_long
 from oai_server.calls import Call
 from oai_server.errors import invalid
 from oai_server.routes.posts import json_post
@@ -72,7 +73,7 @@ async def checked(
     validator = Validator(services.settings)
     card = services.backend.card
     validator.model(body.model, card)
-    prompts = _prompts(body)
+    prompts = _prompts(body, card.max_model_len if body.truncate_prompt_tokens is None else None)
     params = validator.sampling(
         body,
         card,
@@ -88,8 +89,8 @@ async def checked(
     return params, prompts
 
 
-def _prompts(body: CompletionRequest) -> list[TextPrompt | TokenPrompt]:
-    """The four spellings of `prompt`: text, texts, token ids, lists of token ids."""
+def _prompts(body: CompletionRequest, most: int | None) -> list[TextPrompt | TokenPrompt]:
+    """The four spellings of `prompt`: text, texts, token ids, lists of token ids. `most`: tokens of one."""
     prompt = body.prompt
     special = body.add_special_tokens is not False
     if prompt is None or prompt == "":
@@ -100,11 +101,12 @@ def _prompts(body: CompletionRequest) -> list[TextPrompt | TokenPrompt]:
         raise invalid("You must pass at least one prompt", "prompt")
     kinds = {type(entry) for entry in prompt}
     if kinds == {int}:
-        return [_token_prompt(prompt)]
+        return [_token_prompt(prompt, most)]
     if len(kinds) > 1:
         raise invalid("prompt must be a string, a list of strings, token ids, or lists of token ids.", "prompt")
     return [
-        TextPrompt(_not_empty(entry), special) if isinstance(entry, str) else _token_prompt(entry) for entry in prompt
+        TextPrompt(_not_empty(entry), special) if isinstance(entry, str) else _token_prompt(entry, most)
+        for entry in prompt
     ]
 
 
@@ -114,9 +116,11 @@ def _not_empty(text: str) -> str:
     return text
 
 
-def _token_prompt(ids: Any) -> TokenPrompt:
+def _token_prompt(ids: Any, most: int | None) -> TokenPrompt:
     if not ids:
         raise invalid("The decoder prompt cannot be empty", "prompt")
+    if most is not None and len(ids) > most:
+        raise too_long(most, len(ids), "prompt")
     check_token_ids("prompt", ids)
     return TokenPrompt(tuple(ids))
 

@@ -30,6 +30,8 @@ ALIASES = {
 """Other servers' and older fields, with the key of structured_outputs that means the same."""
 FIELDS = ("response_format", "structured_outputs", *ALIASES)
 
+MAX_BYTES = 1 << 20
+"""As JSON. What the grammars' own limits let through is smaller."""
 MAX_KNOWN = 512
 MAX_KNOWN_CHARS = 4 << 20
 THREADS = 6
@@ -55,9 +57,12 @@ async def requested_grammar(request: SamplingFields, timeout_s: float) -> Gramma
     ((name, value),) = given.items()
     known = _known()
     try:
-        key = hashlib.blake2b(msgspec.json.encode((name, value)), digest_size=16).digest()
+        encoded = msgspec.json.encode((name, value))
     except RecursionError:
         raise invalid(f"{name} is nested too deeply.", name) from None
+    if len(encoded) > MAX_BYTES:
+        raise invalid(f"{name} is larger than {MAX_BYTES} bytes.", name)
+    key = hashlib.blake2b(encoded, digest_size=16).digest()
     if (grammar := known.get(key)) is not None:
         return grammar
     loop = asyncio.get_running_loop()

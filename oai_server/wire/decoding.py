@@ -31,6 +31,13 @@ class Incoming(NamedTuple):
 AT_PATH = re.compile(r"(?P<text>.*) - at `\$\.?(?P<path>.*)`", re.DOTALL)
 MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+LARGE_BODY_BYTES = 4 << 20
+MAX_CONTAINERS = 1_000_000
+MAX_FIELDS = 500_000
+MAX_VALUES = 4_000_000
+"""Of one body, counted roughly. A large body is one long text; made of small values it would take the event loop for
+seconds, and a hundred times its own size.
+"""
 
 
 async def read_body(request: Incoming) -> bytes:
@@ -82,6 +89,8 @@ def _check_content_type(content_type: bytes | None) -> None:
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """The body as `decoder`'s Struct. Types are strict: a number in quotes is an error that names the field."""
+    if len(body) > LARGE_BODY_BYTES:
+        _check_amount(body)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -91,6 +100,12 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise invalid(f"We could not parse the JSON body of your request: {reason}", code="invalid_json") from None
     except (RecursionError, OverflowError):
         raise invalid("The JSON body of your request is nested too deeply.", code="invalid_json") from None
+
+
+def _check_amount(body: bytes) -> None:
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > MAX_CONTAINERS or body.count(b'":') > MAX_FIELDS or body.count(b",") > MAX_VALUES:
+        raise ApiError(413, "The request body holds too many values.", code="request_too_large")
 
 
 def _type_error(text: str) -> ApiError:

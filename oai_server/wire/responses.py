@@ -18,7 +18,8 @@ UNSUPPORTED = ("previous_response_id", "conversation", "prompt", "background")
 REPEATED = ("metadata", "reasoning", "text", "tool_choice", "tools")
 """Fields of any depth that the reply holds again."""
 MAX_DEPTH = 128
-"""Of these."""
+MAX_REPEATED_BYTES = 4 << 20
+"""Of each of these."""
 CHAT_FIELDS = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -143,8 +144,7 @@ def chat_request(request: ResponsesRequest) -> ChatRequest:
         if getattr(request, name):
             raise invalid(f"`{name}` is not supported. {STATELESS}", name, "unsupported_parameter")
     for name in REPEATED:
-        if not depth_within(getattr(request, name), MAX_DEPTH):
-            raise invalid(f"{name} is nested too deeply.", name)
+        _check_repeated(name, getattr(request, name))
     for i, tool in enumerate(request.tools or ()):
         if not isinstance(tool.get("type"), str):
             raise invalid(f"tools[{i}].type must be a string.", f"tools[{i}].type")
@@ -162,6 +162,19 @@ def chat_request(request: ResponsesRequest) -> ChatRequest:
         "reasoning_effort": _string((request.reasoning or {}).get("effort"), "reasoning.effort"),
     }
     return ChatRequest(**fields)
+
+
+def _check_repeated(name: str, value: object) -> None:
+    if not value:
+        return
+    try:
+        size = len(msgspec.json.encode(value))
+    except RecursionError:
+        size = 0
+    if size > MAX_REPEATED_BYTES:
+        raise invalid(f"{name} may have at most {MAX_REPEATED_BYTES} bytes.", name)
+    if not size or not depth_within(value, MAX_DEPTH):
+        raise invalid(f"{name} is nested too deeply.", name)
 
 
 def _chat_tool(tool: dict[str, Any]) -> dict[str, Any]:

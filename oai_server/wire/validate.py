@@ -259,9 +259,9 @@ def too_long(name: str, limit: int, length: int) -> ApiError:
 
 
 def check_token_ids(name: str, ids: Sequence[int]) -> None:
-    for token_id in ids:
-        if not 0 <= token_id <= TOKEN_ID_MAX:
-            raise invalid(f"token_id(s) [{shown(token_id)}] in {name} contain out-of-vocab token ids.", name)
+    for worst in (min(ids, default=0), max(ids, default=0)):
+        if not 0 <= worst <= TOKEN_ID_MAX:
+            raise invalid(f"token_id(s) [{shown(worst)}] in {name} contain out-of-vocab token ids.", name)
 
 
 def depth_within(value: Any, limit: int) -> bool:

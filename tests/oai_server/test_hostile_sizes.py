@@ -1,0 +1,69 @@
+"""Bodies that are large in an unusual way are refused before they take the event loop's time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.live_server import LiveServer
+
+MIB = 1 << 20
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "head", "value", "tail"),
+    [
+        ("/v1/completions", b'{"prompt": "a", "x": [', b"[],", b"1]}"),
+        ("/v1/completions", b'{"max_tokens": 1, "prompt": [', b"5,", b"5]}"),
+        ("/v1/completions", b'{"prompt": "a", "logit_bias": {', b'"1":1,', b'"2":1}}'),
+        ("/v1/completions", b'{"prompt": "a", "guided_json": {"enum": [', b'"abc",', b"1]}}"),
+        ("/v1/responses", b'{"input": "a", "metadata": {"a": [', b"[1],", b"1]}}"),
+        ("/v1/chat/completions", b'{"messages": [', b'{"role":"user","content":""},', b"{}]}"),
+        ("/detokenize", b'{"tokens": [', b"5,", b"5]}"),
+    ],
+    ids=["unknown", "prompt", "logit_bias", "guided_json", "metadata", "messages", "tokens"],
+)
+def test_many_small_values(server: LiveServer, path: str, head: bytes, value: bytes, tail: bytes) -> None:
+    body = head + value * (24 * MIB // len(value)) + tail
+    reply = server.client.post(path, content=body, headers=JSON)
+    assert reply.status_code in (400, 413), reply.text[:200]
+    assert reply.json()["error"]["code"] == "request_too_large" or reply.json()["error"]["param"]
+
+
+def test_a_long_text_is_no_fault(server: LiveServer) -> None:
+    text = "Once upon a time, there was {a} [list], " * (6 * MIB // 40)
+    reply = server.post("/v1/completions", {"prompt": text, "max_tokens": 1})
+    assert reply.status_code in (200, 400)
+    assert reply.status_code == 200 or reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ({"guided_regex": "a" * (2 * MIB)}, "guided_regex"),
+        ({"response_format": {"type": "json_object", "x": ["y" * MIB] * 2}}, "response_format"),
+    ],
+)
+def test_large_forms(server: LiveServer, field: dict[str, object], param: str) -> None:
+    reply = server.post("/v1/completions", {"prompt": "a", **field})
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == param
+
+
+def test_what_is_said_again_is_not_large(server: LiveServer) -> None:
+    reply = server.post("/v1/responses", {"input": "a", "metadata": {"a": "x" * (5 * MIB)}})
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == "metadata"
+
+
+def test_ids_beyond_the_context_are_refused_before_they_are_looked_at(server: LiveServer) -> None:
+    most = server.backend.card.max_model_len
+    reply = server.post("/v1/completions", {"prompt": [[1], [5] * (most + 1)], "max_tokens": 1})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+    assert f"maximum context length is {most} tokens" in error["message"]
+
+
+@pytest.mark.parametrize("ids", [[-1, 5], [5, 2**31], [2**64, -5]])
+def test_ids_out_of_any_vocabulary(server: LiveServer, ids: list[int]) -> None:
+    reply = server.post("/v1/completions", {"prompt": ids, "max_tokens": 1})
+    assert reply.status_code == 400 and "out-of-vocab" in reply.json()["error"]["message"]
