@@ -31,12 +31,11 @@ def test_generate_as_transformers_does(engine: InferenceEngine, folder: Path) ->
     model = Qwen3ForCausalLM.from_pretrained(folder).eval()
     replies = engine.generate(PROMPTS, max_tokens=20, temperature=0.0)
     for prompt, reply in zip(PROMPTS, replies, strict=True):
-        token_ids = engine.tokenizer.encode(prompt)
-        for token in reply.token_ids:
-            with torch.inference_mode():
-                logits = model(torch.tensor([token_ids])).logits[0, -1, : engine.tokenizer.vocab_size]
+        prompt_ids = engine.tokenizer.encode(prompt)
+        with torch.inference_mode():
+            all_logits = model(torch.tensor([[*prompt_ids, *reply.token_ids]])).logits[0, len(prompt_ids) - 1 : -1]
+        for logits, token in zip(all_logits[:, : engine.tokenizer.vocab_size], reply.token_ids, strict=True):
             assert logits[token] >= logits.max() - 1e-3
-            token_ids.append(token)
         assert reply == engine.tokenizer.decode(reply.token_ids, skip_special_tokens=True).rstrip("�")
         assert reply.finish_reason in ("length", "stop")
     assert engine.stats().num_running == 0

@@ -139,10 +139,10 @@ async def test_sigterm_lets_streams_end_and_leaves_nothing(tmp_path: Path, worke
     with serving(tmp_path, Script(step_s=0.01), "--api-workers", workers) as server:
         pids = list(server.descendants())
         begun: list[int] = []
-        replies = asyncio.create_task(streams(server.url, 8, 400, begun))
+        replies = asyncio.create_task(streams(server.url, 8, 200, begun))
         await until(lambda: len(begun) >= 8)
         server.process.send_signal(signal.SIGTERM)
-        assert await replies == whole(8, 400)
+        assert await replies == whole(8, 200)
         assert await asyncio.to_thread(server.process.wait, 60) in (0, -signal.SIGTERM)
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         assert list(tmp_path.glob("oai-server-*")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,7 @@ def reference() -> PreTrainedTokenizerBase:
 
 @given(st.text(max_size=200))
 @settings(deadline=None, max_examples=200)
-def test_any_text_comes_back(text: str) -> None:
-    import unicodedata
-
-    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
 
