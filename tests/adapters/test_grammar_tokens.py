@@ -7,6 +7,7 @@ import time
 import pytest
 
 from adapters.grammar_tokens import check_named_tokens, with_stand_in
+from adapters.grammars import after_thinking, structured_outputs_grammar
 from engine.errors import RequestError
 from engine.request import GrammarSpec
 from tests.engine.sampling.test_grammar_mask import ENDS, TOKENIZER, allowed, compiler, walk
@@ -52,8 +53,10 @@ def test_hostile_grammars_are_read_in_one_go(piece: str) -> None:
     ],
 )
 def test_the_engine_takes_what_passes(lark: str, reply: str) -> None:
-    spec = GrammarSpec("lark", lark, "grammar")
+    spec = structured_outputs_grammar({"grammar": lark})
+    assert spec is not None
     check_named_tokens(spec, TOKENIZER)
+    assert walk(compiler().start(after_thinking(spec, "open")), f"well</think>{reply}").finished
     state = walk(compiler().start(spec), reply)
     assert state.finished and allowed(state) <= set(ENDS)
 
@@ -71,6 +74,14 @@ def test_what_the_model_does_not_have_is_named(lark: str, token: str) -> None:
     with pytest.raises(RequestError) as caught:
         check_named_tokens(GrammarSpec("lark", lark, "grammar"), TOKENIZER)
     assert token in str(caught.value) and caught.value.param == "grammar"
+
+
+@pytest.mark.parametrize(
+    "lark", ["start: <[x]>", "start: <[]>", "start: <[9-5]>", "start: A\nA: <|im_end|>", "start: <a b>"]
+)
+def test_what_is_no_token_is_refused_without_the_model(lark: str) -> None:
+    with pytest.raises(RequestError, match="Invalid grammar"):
+        structured_outputs_grammar({"grammar": lark})
 
 
 def test_text_of_other_kinds_names_nothing() -> None:
