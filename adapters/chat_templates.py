@@ -32,6 +32,7 @@ _RESERVED = frozenset({
     "return_dict", "strftime_now", "tokenize", "tools", "unk_token",
 })
 # fmt: on
+NO_TOOLS = "This model's chat template does not support tools; --chat-template may name one that does."
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 _CONTINUE_TAG = "\ue002continue\ue003"
 
@@ -146,7 +147,7 @@ class ChatTemplate:
             message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
             raise RequestError(message, "continue_final_message")
         if prompt.tools and self.tool_format is None and prompt.tool_choice != "none":
-            raise RequestError("This model's chat template does not support tools.", "tools")
+            raise RequestError(NO_TOOLS, "tools")
         messages = normalise_messages(prompt.messages, self._traits)
         variables = self._kwargs(prompt)
         variables["tools"] = normalise_tools(prompt.tools) if prompt.tools and self.tool_format else None

@@ -99,6 +99,8 @@ class ModelText:
         rendered = self.render(prompt, request.cache_salt, patience)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
+        if forces_call(prompt) and self.tokenizer.token_id("<tool_call>") is None:
+            raise RequestError("This model has no token for tool calls; they cannot be forced.", "tool_choice")
         grammar = request_grammar(request, rendered.thinking, self.tool_format, self._grammar_timeout_s)
         return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar, bad_words)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.backend import ChatPrompt
-from adapters.chat_templates import RenderedChat
+from adapters.chat_templates import NO_TOOLS, RenderedChat
 from adapters.messages import TemplateTraits, normalise_messages
 from adapters.patience import Patience
 from adapters.tool_calls import ToolFormat
@@ -28,7 +28,7 @@ class Qwen1ChatML:
     def render(self, prompt: ChatPrompt, cache_salt: str = "", patience: Patience | None = None) -> RenderedChat:
         """Raises RequestError with the place in the messages."""
         if prompt.tools and prompt.tool_choice != "none":
-            raise RequestError("Qwen 1 has no tool format of its own; tools are not supported.", "tools")
+            raise RequestError(NO_TOOLS, "tools")
         messages = normalise_messages(prompt.messages, TemplateTraits(late_system=False))
         if messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": DEFAULT_SYSTEM})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from adapters.backend import ChatPrompt
-from adapters.chat_templates import TEMPLATE_ERRORS, ChatTemplate, RenderedChat, load_chat_renderer
+from adapters.chat_templates import TEMPLATE_ERRORS, ChatRenderer, ChatTemplate, RenderedChat, load_chat_renderer
+from adapters.qwen1_chatml import Qwen1ChatML
 from engine.errors import RequestError
 from tests.support.qwen_data import golden, qwen_data, qwen_template, qwen_tokenizer
 
@@ -189,10 +190,20 @@ def test_the_final_message_is_continued(name: str, text: str) -> None:
     assert "\ue002" not in rendered.text
 
 
-def _refused(renderer: ChatTemplate, prompt: ChatPrompt) -> RequestError:
+def _refused(renderer: ChatRenderer, prompt: ChatPrompt) -> RequestError:
     with pytest.raises(RequestError) as caught:
         renderer.render(prompt)
     return caught.value
+
+
+@pytest.mark.parametrize("name", ["qwen1", "qwen1.5", "qwen2", "deepseek-r1-distill-qwen"])
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_tools_are_never_left_out_in_silence(name: str, choice: Any) -> None:
+    renderer = Qwen1ChatML(qwen_tokenizer("qwen1")) if name == "qwen1" else template(name)
+    refused = _refused(renderer, chat(user("x"), tools=_TOOLS, tool_choice=choice))
+    assert refused.param == "tools" and "--chat-template" in str(refused)
+    without = renderer.render(chat(user("x")))
+    assert renderer.render(chat(user("x"), tools=_TOOLS, tool_choice="none")) == without
 
 
 def test_refusals_name_their_parameter() -> None:
