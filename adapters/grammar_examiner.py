@@ -28,6 +28,8 @@ from engine.text.grammar_source import LIMITS, grammar_source, is_panic
 NAMED_TOKENS = (b"<tool_call>", b"</tool_call>", b"<think>", b"</think>")
 MAX_COMPILE_S = 2.0
 """Of one processor. The engine compiles it again, between two steps."""
+LOOK_AHEAD_BYTES = 3
+"""Into an object's first key: where the alternatives are many, if anywhere."""
 MAX_MEMORY_BYTES = 1 << 30
 MAX_KEPT_KIB = 192 << 10
 """A process that has become larger ends after its verdict."""
@@ -73,8 +75,25 @@ def _failure(spec: GrammarSpec) -> str:
     matcher = llguidance.LLMatcher(_byte_alphabet(), grammar_source(spec), log_level=0, limits=LIMITS)
     if matcher.is_error():
         return str(matcher.get_error())
-    matcher.compute_bitmask()
-    return "it allows no reply at all" if matcher.is_stopped() and not matcher.is_accepting() else ""
+    mask = matcher.compute_bitmask()
+    if matcher.is_stopped() and not matcher.is_accepting():
+        return "it allows no reply at all"
+    for _ in range(LOOK_AHEAD_BYTES):
+        allowed = [byte for byte in range(256) if mask[byte >> 3] >> (byte & 7) & 1]
+        if not allowed:
+            break
+        matcher.consume_token(ord('"') if ord('"') in allowed else allowed[-1])
+        mask = matcher.compute_bitmask()
+        if matcher.is_error():
+            return _if_too_large(matcher.get_error())
+        if matcher.is_stopped():
+            break
+    return ""
+
+
+def _if_too_large(error: str) -> str:
+    """An error ahead, if it is about sizes. That some way leads nowhere does not condemn the others."""
+    return error if "Too many" in error or " items; max is " in error else ""
 
 
 class _Bytes:

@@ -27,7 +27,7 @@ MAX_KEPT = 64
 MAX_KEPT_CHARS = 256 << 10
 """Of compiled grammars' sources. A matcher takes some hundred times its source."""
 MAX_COST_S = 1.0
-MAX_COST_PER_MASK_S = 0.001
+MAX_COST_PER_MASK_S = 0.002
 """What following one grammar may take: so long at once, and so long for each mask on average. An ambiguous grammar
 takes a hundred times that, and meanwhile nobody gets a token."""
 

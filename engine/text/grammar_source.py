@@ -17,8 +17,16 @@ JSON_OPTIONS: Any = {
 }
 """Whitespace between JSON's tokens is free but bounded: a small model must not loop on it. oneOf is read as anyOf."""
 
-LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=300_000, step_lexer_fuel=60_000, max_lexer_states=100_000)
-"""Work that one mask may take. With the library's own limits `(a{1000}){1000}` stops the engine for over a second."""
+LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=300_000,
+    step_lexer_fuel=60_000,
+    max_lexer_states=100_000,
+    max_items_in_row=4000,
+    step_max_items=150_000,
+)
+"""Work that one mask may take. With the library's own `(a{1000}){1000}` stops the engine for over a second, and
+objects of 200 optional properties cannot be followed.
+"""
 
 
 def grammar_parts(spec: GrammarSpec) -> list[dict[str, Any]]:

@@ -182,3 +182,18 @@ def test_fields_beside_the_schema_have_types_too(field: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=next(iter(field))) as caught:
         response_format_grammar(wanted)
     assert caught.value.param == "response_format"
+
+
+def test_objects_of_many_optional_properties_can_be_followed_or_are_refused_at_once() -> None:
+    def properties(count: int) -> dict[str, Any]:
+        return {"type": "object", "properties": {f"property{i}": {"type": "string"} for i in range(count)}}
+
+    spec = structured_outputs_grammar({"json": properties(250)})
+    assert spec is not None
+    walk(compiler().start(spec), '{"property7": "a", "property200": "b", "property201": "c"}')
+    with pytest.raises(RequestError, match="items"):
+        structured_outputs_grammar({"json": properties(1500)})
+
+
+def test_a_way_that_leads_nowhere_does_not_condemn_the_others() -> None:
+    assert examine(Trial("lark", 'start: "z" X | "b"\nX: /a/ & /c/')) == Verdict()
