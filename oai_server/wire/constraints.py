@@ -36,6 +36,8 @@ MAX_KNOWN = 512
 MAX_KNOWN_CHARS = 4 << 20
 THREADS = 6
 """They only wait, for the processes that compile."""
+SPARE_S = 1.0
+"""For a thread to come free; what waits much longer than it may take is refused."""
 
 _read = attrgetter(*FIELDS)
 _NONE = (None,) * len(FIELDS)
@@ -68,7 +70,7 @@ async def requested_grammar(request: SamplingFields, timeout_s: float) -> Gramma
     loop = asyncio.get_running_loop()
     compiling = loop.run_in_executor(_threads(), _compiled, name, value, timeout_s)
     try:
-        async with asyncio.timeout(timeout_s * 2 + 1):
+        async with asyncio.timeout(timeout_s * 2 + SPARE_S):
             grammar = await compiling
     except TimeoutError:
         raise EngineOverloadedError("Too many grammars are being compiled. Please try again later.") from None
