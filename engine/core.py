@@ -83,6 +83,7 @@ class EngineCore:
         """
         sequence = self.scheduler.live.get(request_id)
         if sequence is None:
+            self._early = [output for output in self._early if output.request_id != request_id]
             return
         sequence.finish_reason = "abort" if length is None else "stop"
         self.scheduler.remove(sequence)

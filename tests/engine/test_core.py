@@ -181,6 +181,14 @@ def test_a_resumed_request_that_had_stopped_ends_at_once(runner: ScriptedRunner)
     assert runner.num_launched == 0
 
 
+def test_nothing_is_said_of_a_request_that_was_cancelled_before_its_end_was_told(runner: ScriptedRunner) -> None:
+    core = make_core(runner)
+    for name in ("a", "b"):
+        core.add_request(make_request(name, (3, 1, 4), eos_token_ids=(9,), resumed_token_ids=(8, 9)))
+    core.cancel("a")
+    assert list(run_dry(core)) == ["b"]
+
+
 def test_equal_prompts_share_one_prefill(runner: ScriptedRunner) -> None:
     core = make_core(runner)
     prompt = tuple(range(1, 14))

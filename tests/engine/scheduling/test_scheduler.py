@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -63,6 +64,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.core = make_core(self.runner, policy=policy, max_num_batched_tokens=budget)
         self.expected: dict[str, list[int]] = {}
         self.seen: dict[str, list[int]] = {}
+        self.reports_prompt: dict[str, int] = {}
+        """Requests whose prompt logprobs are still to come: how many."""
         self.hogged: list[list[int]] = []
         self.count = 0
 
@@ -71,15 +74,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 12),
         priority=st.integers(0, 1),
         salt=st.sampled_from(["", "a"]),
+        wishes=st.sampled_from([{}, {}, {"presence_penalty": 0.5}, {"prompt_logprobs": 1}, {"logprobs": 1}]),
+        num_known=st.sampled_from([0, 0, 1, 4]),
+        copies=st.sampled_from([1, 1, 3]),
     )
-    def submit(self, prompt: list[int], max_tokens: int, priority: int, salt: str) -> None:
-        name = f"r{self.count}"
-        self.count += 1
-        request = submit(
-            self.core, name, prompt, max_tokens, eos=(0,), priority=priority, cache_salt=salt, arrival_s=self.count
-        )
-        self.expected[name], _ = expected_stream(request, 24)
-        self.seen[name] = []
+    def submit(
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        priority: int,
+        salt: str,
+        wishes: dict[str, Any],
+        num_known: int,
+        copies: int,
+    ) -> None:
+        """New requests, resumed ones, and several over one prompt."""
+        sampling = SamplingParams(max_tokens=max_tokens, seed=3, eos_token_ids=(0,), **wishes)
+        for _ in range(copies):
+            name = f"r{self.count}"
+            self.count += 1
+            fresh = EngineRequest(name, tuple(prompt), sampling, self.count, priority, salt)
+            self.expected[name], _ = expected_stream(fresh, 24)
+            self.seen[name] = self.expected[name][:num_known]
+            self.core.add_request(msgspec.structs.replace(fresh, resumed_token_ids=tuple(self.seen[name])))
+            if sampling.prompt_logprobs is not None and len(self.seen[name]) < len(self.expected[name]):
+                self.reports_prompt[name] = len(prompt)
 
     @rule(steps=st.integers(1, 6))
     def step(self, steps: int) -> None:
@@ -92,15 +111,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             seen = self.seen[output.request_id]
             seen += output.token_ids
             assert seen == self.expected[output.request_id][: len(seen)]
+            if output.finish_reason != "error":
+                assert len(output.prompt_logprobs) == self.reports_prompt.pop(output.request_id, 0)
+                assert None not in output.prompt_logprobs[1:]
             if output.finish_reason is not None:
                 assert output.finish_reason == "error" or seen == self.expected[output.request_id]
                 del self.seen[output.request_id]
 
     @precondition(lambda self: self.seen)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), by_stop_string=st.booleans())
+    def cancel(self, data: st.DataObject, by_stop_string: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.seen)))
-        self.core.cancel(name)
+        self.core.cancel(name, len(self.seen[name]) if by_stop_string else None)
         del self.seen[name]
 
     @precondition(lambda self: self.core.memory.pool.available)
@@ -117,6 +139,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(fault=st.sampled_from(["fail_launch", "fail_result"]))
     def fault(self, fault: str) -> None:
         setattr(self.runner, fault, RuntimeError("injected"))
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def fail_one(self, data: st.DataObject) -> None:
+        self.runner.fail_rows.add(data.draw(st.sampled_from(sorted(self.seen))))
 
     @rule()
     def reset_cache(self) -> None:
