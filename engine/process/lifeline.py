@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -50,11 +51,25 @@ def claim_output() -> Callable[[LastWords], None]:
     return say
 
 
+def parent_is_gone(parent_pid: int) -> bool:
+    """Whether the parent has ended, or ends: a process that is killed goes thread by thread.
+
+    Its children have the signal from the first of them, while its number is still theirs and its pipes are open.
+    """
+    if os.getppid() != parent_pid:
+        return True
+    try:
+        state = Path(f"/proc/{parent_pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # a system that does not tell
+        return False
+    return state in ("Z", "X")
+
+
 def follow_parent(parent_pid: int, stop: threading.Event, clean_up: Callable[[], None]) -> None:
     """Sets `stop` when the parent is gone or wants an end; if that is not heeded, cleans up and ends the process."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:
+    if parent_is_gone(parent_pid):
         stop.set()
 
     def watch() -> None:

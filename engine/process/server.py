@@ -20,7 +20,7 @@ import msgspec
 
 from engine.errors import ConfigurationError, EngineError, ModelLoadError
 from engine.process.door import Door, answering_while_loading
-from engine.process.lifeline import claim_output, follow_parent, heed_signals, read_launch
+from engine.process.lifeline import claim_output, follow_parent, heed_signals, parent_is_gone, read_launch
 from engine.process.loop import Core, EngineLoop
 from engine.process.messages import (
     TRIAL_PREFIX,
@@ -83,7 +83,7 @@ def serve(launch: Launch, runner_name: str) -> None:
     finally:
         door.close()
         # The parent's death comes as a signal, too, and an idle engine may have heeded that before its pipe's end.
-        if stop.is_set() or os.getppid() != launch.parent_pid:
+        if stop.is_set() or parent_is_gone(launch.parent_pid):
             remove_traces(launch)
 
 
