@@ -96,7 +96,10 @@ def _message(message: object, i: int, traits: TemplateTraits) -> dict[str, Any]:
     if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(f"'{name}'" for name in ROLES)
         raise RequestError(f"messages[{i}].role must be one of {known}.", f"messages[{i}].role")
-    plain: dict[str, Any] = {"role": ROLES[role], "content": _text(message.get("content"), i, traits)}
+    content = message.get("content")
+    if role == "user" and (content is None or content == []):  # others may say nothing: an assistant that only calls
+        raise RequestError(f"messages[{i}].content of a user must not be missing.", f"messages[{i}].content")
+    plain: dict[str, Any] = {"role": ROLES[role], "content": _text(content, i, traits)}
     if role == "assistant":
         reasoning = next((r for r in map(message.get, ("reasoning_content", "reasoning")) if isinstance(r, str)), "")
         if reasoning:

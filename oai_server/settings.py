@@ -80,7 +80,7 @@ class EngineSettings(ModelSettings, frozen=True, kw_only=True):
     seed: int = 0
     """Seed of the engine (random weights of load format dummy)."""
     num_threads: int | None = None
-    """CPU threads of the engine's process; default: all physical cores."""
+    """CPU threads of the engine's process; default: all physical cores that the container may use."""
 
 
 class ServerSettings(EngineSettings, frozen=True, kw_only=True):

@@ -113,7 +113,7 @@ def test_what_clients_send_is_never_refused(name: str) -> None:
     developer = {"role": "developer", "content": "RULE1"}
     late = {"role": "system", "content": [{"type": "text", "text": "RULE2"}]}
     rendered = renderer.render(
-        chat(developer, late, user("Q1"), {"role": "assistant", "content": None}, late, user(None))
+        chat(developer, late, user("Q1"), {"role": "assistant", "content": None}, late, user(""))
     )
     assert "RULE1" in rendered.text
     assert rendered.text.count("RULE2") == 2

@@ -50,9 +50,16 @@ def test_a_user_turn_is_put_in_where_the_template_needs_one() -> None:
     ],
 )
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool", "function"])
-def test_every_form_of_content_becomes_a_string(role: str, content: object, text: str) -> None:
+def test_every_form_of_content_becomes_a_string_and_only_a_user_must_say_something(
+    role: str, content: object, text: str
+) -> None:
+    if role == "user" and content in (None, []):
+        for message in ({"role": role, "content": content}, {"role": role}):
+            with pytest.raises(RequestError) as caught:
+                _plain(message)
+            assert caught.value.param == "messages[0].content"
+        return
     assert _plain({"role": role, "content": content})[0]["content"] == text
-    assert _plain({"role": role})[0]["content"] == ""
 
 
 @pytest.mark.parametrize(

@@ -150,16 +150,17 @@ def test_d05_results_of_unknown_calls(demo: Demo) -> None:
 
 
 def test_d06_content_of_a_user(demo: Demo) -> None:
-    for content in (5, True):
+    for content in (5, True, None, []):
         check_refused(demo.chat(USER, {"role": "user", "content": content}), "messages[1].content")
     for content in ([{"type": "foo"}], [5], [None], [{"type": "text"}]):
         check_refused(demo.chat(USER, {"role": "user", "content": content}), "messages[1].content[0]")
 
 
-def test_d06_no_content_is_an_empty_one(demo: Demo) -> None:
-    """Agent frameworks send null in every role: what the row would refuse is rendered, in all of them alike."""
-    for content in (None, []):
-        check_answered(demo.chat(USER, {"role": "user", "content": content}))
+def test_d06_others_may_say_nothing(demo: Demo) -> None:
+    """Agent frameworks send such turns, and clients send empty ones."""
+    for role, content in itertools.product(("assistant", "tool", "system"), (None, [], "")):
+        check_answered(demo.chat(USER, {"role": role, "content": content}))
+    check_answered(demo.chat({"role": "user", "content": ""}))
 
 
 def test_d07_media_are_refused_and_never_fetched(demo: Demo, bait: socket.socket) -> None:
