@@ -45,7 +45,7 @@ def test_python(where: str, code: str, url: str) -> None:
     if "client." in code and "client =" not in code:  # goes on from the block before it
         code = f'from openai import OpenAI\nclient = OpenAI(base_url="{url}/v1", api_key="none")\n{code}'
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() or "print" not in code
@@ -57,7 +57,7 @@ SHELL = [(where, code) for where, code in blocks("bash") if is_request(code)]
 @pytest.mark.parametrize(("where", "code"), SHELL, ids=[where for where, _ in SHELL])
 def test_curl(where: str, code: str, url: str) -> None:
     script = "set -e\n" + code.replace("http://127.0.0.1:8000", url).replace("curl ", "curl -sS --fail-with-body ")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"error"' not in done.stdout
     if "stream" not in code and done.stdout.count("\n") <= 1:

@@ -43,15 +43,20 @@ def test_grammars_that_would_end_the_server(demo: Demo, field: str) -> None:
 def test_a_grammar_that_never_ends_holds_up_nobody(demo: Demo) -> None:
     known = {"guided_regex": "[ab]{3}"}
     check_answered(demo.complete(**known))
+
+    def others() -> float:
+        asked_s = time.monotonic()
+        check_answered(demo.complete(**known))
+        check_answered(demo.complete("Once"))
+        assert demo.client.get("/health").status_code == 200
+        return time.monotonic() - asked_s
+
+    alone_s = others()
     replies: list[Any] = []
     thread = threading.Thread(target=lambda: replies.append(demo.complete(guided_json=ENDLESS)))
     thread.start()
     time.sleep(0.2)
-    asked_s = time.monotonic()
-    check_answered(demo.complete(**known))
-    check_answered(demo.complete("Once"))
-    assert demo.client.get("/health").status_code == 200
-    assert time.monotonic() - asked_s < 3
+    assert others() < 3 + 10 * alone_s
     thread.join()
     check_refused(replies[0], "guided_json")
 
@@ -65,7 +70,7 @@ def test_many_choices_of_one_large_form_compile_it_once(demo: Demo) -> None:
     check_answered(one)
     asked_s = time.monotonic()
     check_answered(demo.complete(guided_json=value, n=32, max_tokens=1))
-    assert time.monotonic() - asked_s < 3 + alone_s
+    assert time.monotonic() - asked_s < 3 + 10 * alone_s
 
 
 def test_whitespace_is_as_it_was_asked_for(demo: Demo) -> None:
