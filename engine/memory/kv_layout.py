@@ -49,9 +49,10 @@ def size_in_blocks(
     found = num_blocks if num_blocks is not None else min(memory_bytes // layout.block_nbytes, max_num_seqs * one + 1)
     if found < one + 1:
         fits = max(0, found - 1) * layout.block_size
+        way_out = f"lower max_model_len to at most {fits} or give" if fits else "give"
         raise ConfigurationError(
             f"the KV cache holds {fits} tokens ({found * layout.block_nbytes / GIB:.2f} GiB), one sequence of "
             f"max_model_len {max_model_len} needs {(one + 1) * layout.block_nbytes / GIB:.2f} GiB: "
-            f"lower max_model_len to at most {fits} or give the cache more memory"
+            f"{way_out} the cache more memory"
         )
     return found

@@ -10,7 +10,7 @@ from engine.attention.registry import ProbeContext, choose
 from engine.config import CPU_BATCHED_TOKENS, EngineConfig
 from engine.errors import ConfigurationError
 from engine.memory.host import available_bytes
-from engine.memory.kv_layout import KvLayout, size_in_blocks
+from engine.memory.kv_layout import GIB, KvLayout, size_in_blocks
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Model
 from engine.models.layers import TorchOps
@@ -129,11 +129,12 @@ def check_memory(model: ModelConfig, dtype: torch.dtype) -> None:
 
 
 def size_cache(config: EngineConfig, model: ModelConfig, layout: KvLayout) -> tuple[int, int]:
-    """(max_model_len, blocks). Where no length was asked, the model's own is lowered to what the memory holds."""
-    if config.kv_cache_memory_gib is not None:
-        memory = int(config.kv_cache_memory_gib * (1 << 30))
-    else:
-        memory = available_bytes() // 4
+    """(max_model_len, blocks). Where no length was asked, the model's own is lowered to what the memory holds.
+
+    Raises ConfigurationError for a cache that is not there: its pages are first touched in mid-stream.
+    """
+    free = available_bytes()
+    memory = free // 4 if config.kv_cache_memory_gib is None else int(config.kv_cache_memory_gib * GIB)
     length = config.max_model_len
     if length is None:
         longest = longest_sequence(config, model)
@@ -141,4 +142,10 @@ def size_cache(config: EngineConfig, model: ModelConfig, layout: KvLayout) -> tu
         length = max(1, min(longest, (blocks - 1) * layout.block_size))
         if length < longest:
             logger.warning("max_model_len is %d, not the model's %d: the KV cache holds no more", length, longest)
-    return length, size_in_blocks(layout, memory, config.max_num_seqs, length, config.num_blocks)
+    blocks = size_in_blocks(layout, memory, config.max_num_seqs, length, config.num_blocks)
+    if blocks * layout.block_nbytes > free:
+        raise ConfigurationError(
+            f"a KV cache of {blocks} blocks needs {blocks * layout.block_nbytes / GIB:.2f} GiB, but only "
+            f"{free / GIB:.2f} GiB of memory are free: ask for less memory, fewer blocks or a lower max_num_seqs"
+        )
+    return length, blocks

@@ -30,7 +30,7 @@ def test_memory_or_need_whichever_is_less() -> None:
 def test_too_little_says_what_would_fit() -> None:
     with pytest.raises(ConfigurationError, match="lower max_model_len to at most 96"):
         size_in_blocks(LAYOUT, 4 * LAYOUT.block_nbytes, 8, 97)
-    with pytest.raises(ConfigurationError, match="at most 0"):
+    with pytest.raises(ConfigurationError, match="GiB: give the cache more memory"):
         size_in_blocks(LAYOUT, 0, 8, 97)
 
 

@@ -175,6 +175,13 @@ def test_weights_that_only_fit_as_bfloat16_are_not_loaded_as_float32(
         build_cpu_runner(tmp_path)
 
 
+def test_a_cache_that_does_not_fit_is_refused_before_serving(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"a KV cache of 1000000000 blocks needs .* GiB of memory are free"):
+        build_cpu_runner(folder, num_blocks=1_000_000_000)
+    with pytest.raises(ConfigurationError, match="fewer blocks or a lower max_num_seqs"):
+        build_cpu_runner(folder, kv_cache_memory_gib=1e6, max_num_seqs=1_000_000_000)
+
+
 def test_float16_when_asked_for(tmp_path: Path) -> None:
     model = build_checkpoint("qwen2", tmp_path)
     driver = Driver(build_cpu_runner(tmp_path, dtype="float16", num_blocks=300))
