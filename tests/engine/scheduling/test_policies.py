@@ -252,13 +252,13 @@ def test_a_long_queue_costs_little_and_aborted_entries_go(name: str) -> None:
     rng = random.Random(1)
     queue = Queue(make_policy(name), [make_sequence(i, 3, rng.randrange(1, 500)) for i in range(10_000)])
     queue.admit(1)
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for _ in range(200):
         queue.admit(1)
-    sorting_begin = time.perf_counter()
+    sorting_begin = time.thread_time()
     for _ in range(20):
         sorted(queue.waiting, key=lambda s: (s.request.priority, s.request.arrival_s, s.number))
-    sorting_s = (time.perf_counter() - sorting_begin) / 20
+    sorting_s = (time.thread_time() - sorting_begin) / 20
     assert (sorting_begin - begin) / 200 < sorting_s / 3
     for sequence in list(queue.waiting)[10:]:
         del queue.waiting[sequence]
