@@ -1,8 +1,8 @@
 """FlashAttention-3 for Hopper, where the optional `fa3-fwd` package is installed.
 
 Its build knows only the paged path through the tensor memory accelerator: pages of 128 or 256 tokens, and query tiles
-of more than 128 rows (queries times head group). Short chunks qualify because `max_seqlen_q` is no more than an upper
-bound when the row starts are given.
+of more rows (queries times head group) than its kernel's, which depend on the head's size. Short chunks qualify because
+`max_seqlen_q` is no more than an upper bound when the row starts are given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 from engine.attention.triton_paged import TritonAttention
 
-_TILE_ROWS = 128
+_TILE_ROWS = {64: 192, 128: 128}
+"""Rows of its kernel's query tile by head_dim. At 256 its key tiles do not divide a page."""
 
 
 class FlashAttention3(PlainStore):
@@ -30,7 +31,7 @@ class FlashAttention3(PlainStore):
         self._forward = torch.ops.fa3_fwd.fwd
         self._decode = TritonAttention(num_heads, num_kv_heads, head_dim, pdl=True)
         self._shifted: tuple[AttentionMetadata, torch.Tensor] | None = None
-        self._shortest = _TILE_ROWS // (num_heads // num_kv_heads) + 1
+        self._shortest = _TILE_ROWS[head_dim] // (num_heads // num_kv_heads) + 1
 
     def attend(
         self,
@@ -74,12 +75,12 @@ class FlashAttention3(PlainStore):
 
 
 def probe(context: ProbeContext) -> ProbeResult:
-    """Needs Hopper, bfloat16, head_dim 64, 128 or 256, no sliding window, and the package."""
+    """Needs Hopper, bfloat16, head_dim 64 or 128, no sliding window, and the package."""
     if context.device.type != "cuda" or torch.cuda.get_device_capability(context.device)[0] != 9:
         return None, "needs a Hopper GPU"
     if context.dtype != torch.bfloat16:
         return None, f"built for bfloat16, not {context.dtype}"
-    if context.head_dim not in (64, 128, 256) or context.windowed:
+    if context.head_dim not in _TILE_ROWS or context.windowed:
         return None, "head_dim or sliding window is outside of its build"
     try:
         backend = FlashAttention3(context.num_heads, context.num_kv_heads, context.head_dim)

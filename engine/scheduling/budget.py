@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from engine.runner.batch import StepSizes
 
 DRAIN_STEPS = 5
-"""A queue is worked off in about so many steps."""
+"""A queue of prompts is worked off in about so many steps."""
+QUEUED_PER_PROMPT = 384
+"""So many tokens of a prompt count as queued: a few long ones are no queue, and steps the longer for them would only
+keep the decode rows beside them waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,8 @@ class StepBudget:
     """Tokens of a step: every decode row's, and prompts as far as they make good use of the device.
 
     A prompt or two beside decode rows go along in what the reading of the weights leaves free, which delays the rows
-    least. More are read in steps that keep the device busy, and a queue of many in longer ones, whose efficiency is
-    a little better; of few long prompts it is not, as that would only keep decode rows waiting.
+    least. More are read in steps that keep the device busy, decode rows included, and a queue of many prompts in
+    longer ones: the last of a burst get their first token earlier when the first ones' decode rows wait.
     """
 
     max_tokens: int
@@ -33,13 +36,15 @@ class StepBudget:
         """`prompts`: tokens that each of the prompts has left, those being read first; not all may be looked at."""
         if self.sizes is None or self.is_fixed:
             return self.max_tokens
-        queued = 0
+        free, busy = self.sizes.free, self.sizes.busy
+        left_to_read = queued = 0
         for left in prompts:
-            queued += min(left, self.sizes.busy)
+            left_to_read += left
+            queued += min(left, QUEUED_PER_PROMPT)
             if queued > DRAIN_STEPS * self.max_tokens:
                 break
-        if decode_rows and 2 * queued <= self.sizes.busy:
-            share = max(self.sizes.free - decode_rows, self.sizes.free // 3)
+        if decode_rows and 2 * left_to_read <= busy:
+            share = max(free - decode_rows, free // 3)
         else:
-            share = max(self.sizes.busy, queued // DRAIN_STEPS)
+            share = max(busy - decode_rows, busy // 2, queued // DRAIN_STEPS)
         return min(self.max_tokens, share + decode_rows)
