@@ -1,8 +1,8 @@
 """FlashAttention-3 for Hopper, where the optional `fa3-fwd` package is installed.
 
-Its build knows only the paged path through the tensor memory accelerator: pages of 128 or 256 tokens, and query tiles
-of more rows (queries times head group) than its kernel's, which depend on the head's size. Short chunks qualify because
-`max_seqlen_q` is no more than an upper bound when the row starts are given.
+Its build knows only the paged path through the tensor memory accelerator: pages of 128 or 256 tokens, and more rows
+(queries times head group) than a query tile of its kernel, whose size depends on the head's. Short chunks qualify
+because `max_seqlen_q` is no more than an upper bound when the row starts are given.
 """
 
 from __future__ import annotations
