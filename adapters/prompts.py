@@ -96,6 +96,8 @@ class ModelText:
         param = param_of(prompt)
         if params.truncate_prompt_tokens is None:
             self.check_length(prompt, facts.max_model_len)
+        else:
+            prompt = self.end_of(prompt, facts.max_model_len)
         rendered = self.render(prompt, request.cache_salt, patience)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
@@ -126,6 +128,16 @@ class ModelText:
         at_least = chars // self.tokenizer.longest_token  # no token has more characters than bytes
         if at_least > max_model_len:
             raise too_long(max_model_len, at_least, param_of(prompt))
+
+    def end_of(self, prompt: Prompt, max_model_len: int) -> Prompt:
+        """The end of a text from which no more than `max_model_len` tokens are kept, as far as they can reach.
+
+        Raises RequestError for a conversation of more than MAX_RENDER_CHARS, which a template has to see whole.
+        """
+        if isinstance(prompt, TextPrompt):
+            return msgspec.structs.replace(prompt, text=prompt.text[-max_model_len * self.tokenizer.longest_token :])
+        check_render_length(prompt)
+        return prompt
 
     def bad_word_ids(self, words: Iterable[str]) -> BadWords:
         """How each word is written in tokens: at the start of a text, and after a space where that is as short.
@@ -163,8 +175,7 @@ class TextWorkers:
 
     async def render(self, prompt: Prompt) -> RenderedPrompt:
         """Everything /tokenize shows of a prompt. Raises RequestError for one of more than MAX_RENDER_CHARS."""
-        if num_chars(prompt) > MAX_RENDER_CHARS:
-            raise RequestError(f"The text is longer than {MAX_RENDER_CHARS} characters.", param_of(prompt))
+        check_render_length(prompt)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._render, prompt)
 
     async def detokenize(self, token_ids: tuple[int, ...]) -> str:
@@ -242,6 +253,12 @@ def num_chars(prompt: Prompt) -> int:
             return len(prompt.text)
         case ChatPrompt():
             return _chars_in(prompt.messages) + _chars_in(prompt.tools)
+
+
+def check_render_length(prompt: Prompt) -> None:
+    """Raises RequestError for more than MAX_RENDER_CHARS."""
+    if num_chars(prompt) > MAX_RENDER_CHARS:
+        raise RequestError(f"The text is longer than {MAX_RENDER_CHARS} characters.", param_of(prompt))
 
 
 def truncated(token_ids: tuple[int, ...], facts: ModelFacts, params: GenerationParams) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ import logging
 import re
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,7 +94,8 @@ class Connection:
         if origin is None or method in ("GET", "HEAD", "OPTIONS"):
             return None
         text, own = origin.decode("latin-1"), host.decode("latin-1").lower()
-        if "*" in self._allowed_origins or text in self._allowed_origins or urlsplit(text).netloc.lower() == own:
+        netloc = text.lower().partition("://")[2]
+        if "*" in self._allowed_origins or text in self._allowed_origins or (own and netloc == own):
             return None
         return ApiError(
             403, "Cross-site request refused. Allow the page with --allowed-origins.", code="invalid_origin"

@@ -24,7 +24,7 @@ from oai_server.wire.message_events import MessageEvents
 from oai_server.wire.message_reply import ContextManagement, TokenCount, message_body
 from oai_server.wire.messages import CountTokensRequest, MessagesRequest, chat_request, own_error
 from oai_server.wire.validate import Validator
-from oai_server.wire.validate_chat import chat_prompt
+from oai_server.wire.validate_chat import chat_prompt, check_amount
 
 MESSAGES = msgspec.json.Decoder(MessagesRequest)
 COUNT_TOKENS = msgspec.json.Decoder(CountTokensRequest)
@@ -46,6 +46,7 @@ async def create_message(request: Incoming) -> ASGIApp:
     services = services_of(request)
     body = await read_json(request, MESSAGES)
     reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
+    check_amount("messages", body.messages, services.settings)
     with _own_names(body):
         asked = await checked(services, chat_request(body), request, reply_id)
         return await answer(
@@ -63,6 +64,7 @@ async def count_tokens(request: Incoming) -> ASGIApp:
     """How long a conversation's prompt is."""
     services = services_of(request)
     body = await read_json(request, COUNT_TOKENS)
+    check_amount("messages", body.messages, services.settings)
     with _own_names(body):
         Validator(services.settings).model(body.model, services.backend.card)
         rendered = await services.backend.render(chat_prompt(chat_request(body), services.settings))

@@ -23,6 +23,7 @@ from oai_server.wire.chat import ChatRequest
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.response_events import ResponseEvents
 from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, own_error, response_body
+from oai_server.wire.validate_chat import check_amount
 
 DECODER = msgspec.json.Decoder(ResponsesRequest)
 ID_PREFIX = "resp_"
@@ -34,6 +35,8 @@ async def create_response(request: Incoming) -> ASGIApp:
     services = services_of(request)
     body = await read_json(request, DECODER)
     reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
+    if isinstance(body.input, list):
+        check_amount("input", body.input, services.settings)
     with _own_names(body):
         chat = chat_request(body)
         asked = await checked(services, chat, request, reply_id)

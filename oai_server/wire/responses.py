@@ -245,9 +245,7 @@ def _placed_messages(request: ResponsesRequest) -> list[tuple[dict[str, Any], st
             if thought:
                 message["reasoning_content"], thought = thought, ""
             elif "tool_calls" in message and placed and placed[-1][0]["role"] == "assistant":
-                last, place = placed[-1]
-                calls = last.get("tool_calls", [])
-                placed[-1] = ({**last, "tool_calls": [*calls, *message["tool_calls"]]}, place)
+                placed[-1][0].setdefault("tool_calls", []).extend(message["tool_calls"])
                 continue
         placed.append((message, f"input[{position}]"))
     return placed or [({"role": "user", "content": ""}, "input")]

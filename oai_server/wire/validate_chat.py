@@ -14,6 +14,8 @@ from oai_server.wire.validate import depth_within, too_long
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 MAX_SHOWN = 100
+PARTS_PER_MESSAGE = 4
+"""So many on average at most, in a conversation of the most messages."""
 
 
 def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
@@ -49,8 +51,20 @@ def check_messages(messages: list[dict[str, Any]], settings: Settings) -> None:
         raise invalid(
             "Cannot apply chat template to an empty conversation. Provide at least one message.", "messages"
         )
+    check_amount("messages", messages, settings)
+
+
+def check_amount(name: str, messages: list[dict[str, Any]], settings: Settings) -> None:
+    """Of messages, and of their parts and calls together: each takes time before it is known what it says."""
     if len(messages) > settings.max_messages:
-        raise too_long("messages", settings.max_messages, len(messages))
+        raise too_long(name, settings.max_messages, len(messages))
+    limit, parts = PARTS_PER_MESSAGE * settings.max_messages, 0
+    for message in messages:
+        for value in (message.get("content"), message.get("tool_calls")):
+            if isinstance(value, list):
+                parts += len(value)
+    if parts > limit:
+        raise invalid(f"All {name} together should have at most {limit} parts and calls, got {parts}.", name)
 
 
 def check_ending(add_generation_prompt: bool | None, continue_final_message: bool | None) -> None:
@@ -104,7 +118,7 @@ def _allowed(
     functions = (
         [tool.get("function") for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
     )
-    names = [function.get("name") for function in functions if isinstance(function, dict)]
+    names = {name for f in functions if isinstance(f, dict) and isinstance(name := f.get("name"), str)}
     kept = tuple(tool for tool in tools if tool["function"]["name"] in names)
     mode = allowed.get("mode") if isinstance(allowed, dict) else None
     if not kept or mode not in ("auto", "required"):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest
+from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest, TextPrompt
 from adapters.backend_options import BackendOptions
 from adapters.checks import ModelFacts
-from adapters.prompts import ModelText
+from adapters.prompts import MAX_RENDER_CHARS, ModelText
 from engine.errors import RequestError
 from engine.models.config import GenerationDefaults
 from engine.request import GrammarSpec
@@ -48,3 +48,20 @@ def test_tokens_that_a_grammar_names_are_the_models(text: ModelText) -> None:
         with pytest.raises(RequestError, match="has no token") as refused:
             text.encode(request("none", GrammarSpec("lark", lark, "grammar")), FACTS)
         assert refused.value.param == "grammar"
+
+
+@pytest.mark.parametrize("keep", [1, 5, 300, 2048])
+def test_of_a_text_that_is_cut_only_the_end_is_tokenized(text: ModelText, keep: int) -> None:
+    long = "".join(f"{i} 字 <|im_end|> word\n" for i in range(2000))
+    params = GenerationParams(truncate_prompt_tokens=keep, max_tokens=1)
+    encoded = text.encode(GenerationRequest("r", TextPrompt(long), params), FACTS)
+    assert encoded.token_ids == text.render(TextPrompt(long)).token_ids[-keep:]
+    assert len(encoded.text) <= FACTS.max_model_len * text.tokenizer.longest_token < len(long)
+
+
+def test_a_conversation_of_megabytes_is_not_rendered_to_be_cut(text: ModelText) -> None:
+    prompt = ChatPrompt(({"role": "user", "content": "x" * (MAX_RENDER_CHARS + 1)},))
+    asked = GenerationRequest("r", prompt, GenerationParams(truncate_prompt_tokens=5))
+    with pytest.raises(RequestError, match="longer than") as refused:
+        text.encode(asked, FACTS)
+    assert refused.value.param == "messages"

@@ -211,11 +211,22 @@ def test_f06_dns_rebinding(local_server: LiveServer, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://localhost:1", "https://good.example.evil"]
+    "origin",
+    [
+        *("https://evil.example", "null", "http://localhost:1", "https://good.example.evil"),
+        *("http://[", "http://[::1", "http://a]b", "http://a:99999999", "://", "x" * 5000),
+    ],
 )
 def test_f06_foreign_pages(local_server: LiveServer, origin: str) -> None:
     reply = local_server.post("/v1/completions", BODY, headers={"origin": origin})
     assert reply.status_code == 403 and "access-control-allow-origin" not in reply.headers
+
+
+def test_f06_a_page_of_nobody_is_not_the_server_s_own(local_server: LiveServer) -> None:
+    """Neither the Host nor the Origin names anything."""
+    head = b"POST /v1/completions HTTP/1.1\r\nHost:\r\nOrigin: null\r\nContent-Type: application/json\r\n"
+    reply = local_server.send(head + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
+    assert reply.startswith(b"HTTP/1.1 403")
 
 
 def test_own_and_allowed_pages(local_server: LiveServer) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from tests.support.live_server import LiveServer
@@ -67,3 +70,67 @@ def test_ids_beyond_the_context_are_refused_before_they_are_looked_at(server: Li
 def test_ids_out_of_any_vocabulary(server: LiveServer, ids: list[int]) -> None:
     reply = server.post("/v1/completions", {"prompt": ids, "max_tokens": 1})
     assert reply.status_code == 400 and "out-of-vocab" in reply.json()["error"]["message"]
+
+
+CALL = b'{"type": "function_call", "name": "f", "call_id": "1", "arguments": "{}"}'
+PARTS = {
+    "items": ("/v1/responses", b'{"input": [', b'{"type":"function_call"},', b"]}", "input"),
+    "calls": (
+        "/v1/chat/completions",
+        b'{"messages": [{"role":"assistant","tool_calls":[',
+        b"{},",
+        b"]}]}",
+        "messages",
+    ),
+    "parts": ("/v1/chat/completions", b'{"messages": [{"role":"user","content":[', b'"",', b"]}]}", "messages"),
+    "tokenized": ("/tokenize", b'{"messages": [{"role":"user","content":[', b'"",', b"]}]}", "messages"),
+    "blocks": (
+        "/v1/messages",
+        b'{"max_tokens":1,"messages": [{"role":"user","content":[',
+        b'{"type":"text","text":""},',
+        b"]}]}",
+        "messages",
+    ),
+    "counted": (
+        "/v1/messages/count_tokens",
+        b'{"messages": [{"role":"assistant","content":[',
+        b'{"type":"tool_use","id":"1","name":"f"},',
+        b"]}]}",
+        "messages",
+    ),
+}
+"""Of one conversation: path, what comes before them, one of them, what comes behind, and the field at fault."""
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_and_calls_are_counted_before_they_are_looked_at(server: LiveServer, name: str) -> None:
+    path, head, part, tail, param = PARTS[name]
+    reply = server.client.post(path, content=head + part * 150_000 + part[:-1] + tail, headers=JSON)
+    assert reply.status_code == 400, reply.text[:200]
+    assert f"All {param} together" in reply.text or f"{param} should have at most" in reply.text
+    if not path.startswith("/v1/messages"):
+        assert reply.json()["error"]["param"] == param
+
+
+def test_many_calls_in_a_row_are_one_turn(server: LiveServer) -> None:
+    items = [json.loads(CALL), {**json.loads(CALL), "name": "g"}, {"role": "user", "content": "x"}] * 500
+    assert server.post("/v1/responses", {"input": items, "max_output_tokens": 1}).status_code == 200
+    messages = server.backend.requests[-1].prompt.messages
+    assert len(messages) == 1000
+    assert [call["function"]["name"] for call in messages[-2]["tool_calls"]] == ["f", "g"]
+
+
+def test_many_allowed_tools(server: LiveServer) -> None:
+    """A look at all of them for each tool would take seconds."""
+    tools = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(512)]
+
+    def ask(*last: Any) -> int:
+        listed = [{"function": {"name": "nobody"}}] * 60_000 + [5, {"function": {"name": {}}}, *last]
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": listed}}
+        message = {"role": "user", "content": "x"}
+        body = {"messages": [message], "tools": tools, "tool_choice": choice, "max_tokens": 1}
+        return server.post("/v1/chat/completions", body).status_code
+
+    assert ask() == 400
+    assert ask({"function": {"name": "f7"}}) == 200
+    assert [tool["function"]["name"] for tool in server.backend.requests[-1].prompt.tools] == ["f7"]
