@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from engine.kernels.activation import silu_mul
 from engine.kernels.gemv import gemv
 from engine.kernels.skinny_gemm import SkinnyConfig, skinny_gemm
+from engine.kernels.stream_gemm import StreamConfig, stream_gemm
 from engine.runner.product_table import Table, row_blocks
 
 
@@ -24,19 +25,26 @@ class Products:
         """Whether `row` is the way to compute a single row."""
         return bool(self._table)
 
-    def _config(self, kind: str, rows: int) -> SkinnyConfig | None:
+    def _config(self, kind: str, rows: int) -> SkinnyConfig | StreamConfig | None:
         return next((config for most, config in self._table.get(kind, {}).items() if rows <= most), None)
+
+    def _own(
+        self, x: torch.Tensor, weight: torch.Tensor, config: SkinnyConfig | StreamConfig, silu: bool = False
+    ) -> torch.Tensor:
+        if isinstance(config, StreamConfig):
+            return stream_gemm(x, weight, config, silu, pdl=self.pdl)
+        return skinny_gemm(x, weight, config, silu, pdl=self.pdl)
 
     def split_sums(self, x: torch.Tensor, weight: torch.Tensor, kind: str) -> torch.Tensor:
         """x @ weight.T as [rows, out], or as float32 partial sums [splits, rows, out] for the next kernel to add."""
         config = self._config(kind, x.shape[0])
-        return F.linear(x, weight) if config is None else skinny_gemm(x, weight, config, pdl=self.pdl)
+        return F.linear(x, weight) if config is None else self._own(x, weight, config)
 
     def swiglu(self, x: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
         """silu(x @ gate.T) * (x @ up.T), [rows, out / 2]."""
         config = self._config("gate_up", x.shape[0])
         if config is not None:
-            return skinny_gemm(x, gate_up, config, silu=True, pdl=self.pdl)
+            return self._own(x, gate_up, config, silu=True)
         return silu_mul(F.linear(x, gate_up), self.pdl)
 
     def plain(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

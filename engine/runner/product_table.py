@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from engine.kernels.skinny_gemm import SkinnyConfig
+from engine.kernels.stream_gemm import StreamConfig
 from engine.models.config import ModelConfig
 
-Table = dict[str, dict[int, SkinnyConfig]]
+Table = dict[str, dict[int, SkinnyConfig | StreamConfig]]
 """Kind of product -> largest number of rows -> tiling. Rows beyond the largest go to cuBLAS."""
 
 PROGRAMS = 280
