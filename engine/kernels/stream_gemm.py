@@ -74,12 +74,17 @@ def _load_weights(
 
 
 @gluon.jit
-def _store(out, acc, first, rows, outputs, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, WARPS: gl.constexpr):
-    """acc [BLOCK_N, BLOCK_M] to out[rows, outputs], 8 outputs of a row a thread."""
-    layout: gl.constexpr = gl.BlockedLayout([8, 1], [8, 4], [1, WARPS], [0, 1])
-    acc = gl.convert_layout(acc, layout)
-    n = first + gl.arange(0, BLOCK_N, gl.SliceLayout(1, layout))
-    m = gl.arange(0, BLOCK_M, gl.SliceLayout(0, layout))
+def _store(acc, up_acc, out, row, rows, outputs, SILU: gl.constexpr):
+    """acc [outputs of the program, padded rows], or silu(acc) * up_acc, to out[rows, outputs]: 8 a thread."""
+    dtype: gl.constexpr = out.dtype.element_ty
+    if SILU:
+        gate = acc.to(dtype).to(gl.float32)
+        gate = (gate / (1.0 + gl.exp(-gate))).to(dtype).to(gl.float32)
+        acc = gate * up_acc.to(dtype).to(gl.float32)
+    layout: gl.constexpr = gl.BlockedLayout([8, 1], [8, 4], [1, gl.num_warps()], [0, 1])
+    acc = gl.convert_layout(acc.to(dtype), layout)
+    n = row + gl.arange(0, acc.shape[0], gl.SliceLayout(1, layout))
+    m = gl.arange(0, acc.shape[1], gl.SliceLayout(0, layout))
     gl.store(out + m[None, :] * outputs + n[:, None], acc, mask=(m < rows)[None, :] & (n < outputs)[:, None])
 
 
@@ -148,14 +153,7 @@ def _stream_gemm(
         acc, up_acc = warpgroup_mma_wait(0, deps=(acc, up_acc))
     else:
         acc = warpgroup_mma_wait(0, deps=(acc,))
-
-    dtype: gl.constexpr = out.dtype.element_ty
-    if SILU:
-        gate = acc.to(dtype).to(gl.float32)
-        gate = (gate / (1.0 + gl.exp(-gate))).to(dtype).to(gl.float32)
-        acc = gate * up_acc.to(dtype).to(gl.float32)
-    out += split.to(gl.int64) * rows * outputs
-    _store(out, acc.to(dtype), row, rows, outputs, block_n, block_m, warps)
+    _store(acc, up_acc, out + split.to(gl.int64) * rows * outputs, row, rows, outputs, SILU)
 
 
 def _descriptor(matrix: torch.Tensor, block_rows: int, block_k: int) -> TensorDescriptor:
