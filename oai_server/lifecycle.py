@@ -40,7 +40,7 @@ from oai_server.shared_counts import (
     forget_worker,
 )
 from oai_server.shared_metrics import SharedMetrics
-from oai_server.signals import handled_signals
+from oai_server.signals import NOW, handled_signals
 from oai_server.sockets import connection_cap, listening_sockets
 
 logger = logging.getLogger("oai_server")
@@ -232,7 +232,7 @@ class _Parent:
         self._signals += 1
         self._stopping.set()
         if self._signals > 1:
-            self._tell(signal.SIGTERM)
+            self._tell(NOW)
 
     def _tell(self, number: signal.Signals) -> None:
         for process in self._workers:

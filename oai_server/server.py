@@ -63,17 +63,27 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        with handled_signals(self.begin_drain):
+        # A terminal and a service manager signal all processes at once; the parent alone knows what is the second.
+        worker = self._parent_pid is not None
+        with handled_signals(self.drain, self.stop_now) if worker else handled_signals(self.begin_drain):
             yield
 
     def begin_drain(self) -> None:
         """First call: drain. Second: stop at once."""
         if self._services.draining:
-            self.force_exit = True
+            self.stop_now()
         else:
+            self.drain()
+
+    def drain(self) -> None:
+        if not self._services.draining:
             logger.info("shutting down; %d requests running", len(self._services.live))
         self._services.draining = True
         self.should_exit = True
+
+    def stop_now(self) -> None:
+        self.drain()
+        self.force_exit = True
 
     # ---- life
 

@@ -141,6 +141,18 @@ def test_g10_the_second_signal_is_at_once(workers: int) -> None:
         thread.join(PATIENCE_S)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_to_all_processes_is_the_first_one(workers: int, number: signal.Signals) -> None:
+    """Ctrl-C in a terminal, and service managers, signal the whole tree."""
+    with server_process({"delay_s": 0.03}, shutdown_timeout=60.0, api_workers=workers) as (process, url):
+        stream = Stream(url)
+        for pid in (process.pid, *descendants(process.pid)):
+            os.kill(pid, number)
+        assert stream.events[-1] == "data: [DONE]" and '"finish_reason":"length"' in stream.events[-2]
+        assert process.wait(PATIENCE_S) == 0
+
+
 def _swallow(url: str) -> None:
     with contextlib.suppress(httpx.HTTPError):
         CLIENT.post(url + "/v1/completions", json=BODY)
