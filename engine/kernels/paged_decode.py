@@ -5,6 +5,9 @@ row's keys are cut into chunks (FlashDecoding) whose partial softmaxes are joine
 programs depends on the batch's shape alone and lengths are read on the device, so one CUDA graph serves all lengths.
 The chunks of a row depend on its own length and the fixed split count only, and are joined in order: results do not
 depend on timing.
+
+Where all rows share their first keys, `shared_prefix` attends to those: a row's own keys begin behind them, and its
+partials are joined with the shared ones'.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import triton
 import triton.language as tl
 
 from engine.kernels.common import LOG2E, launch_options, let_next_kernel_start, wait_for_previous_kernel
+from engine.kernels.shared_prefix import MAX_SPLITS as MAX_PREFIX_SPLITS
+from engine.kernels.shared_prefix import PrefixPartials, prefix_chunk
 
 MAX_SPLITS = 32
 MULTIPROCESSORS = 132
@@ -59,7 +64,7 @@ def _attend_chunk(
     return acc / total[:, None], best + tl.log2(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix_splits"])
 def _paged_decode(
     q,
     k_cache,
@@ -70,6 +75,10 @@ def _paged_decode(
     arrivals,
     block_table,
     context_len,
+    shared_len,
+    prefix_out,
+    prefix_lse,
+    prefix_splits,
     scale,
     page_stride,
     token_stride,
@@ -83,15 +92,21 @@ def _paged_decode(
     SPLITS: tl.constexpr,
     MIN_CHUNK: tl.constexpr,
     WINDOW: tl.constexpr,
+    MAX_PREFIX_SPLITS: tl.constexpr,
+    PREFIX_BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
     head = tl.program_id(0)
     split = tl.program_id(1)
     row = tl.program_id(2)
-    wait_for_previous_kernel(PDL)
+    if PREFIX_BLOCK == 0:
+        wait_for_previous_kernel(PDL)
+    # Else `_shared_prefix`, which lets this kernel start, has waited for all that is read here but its own partials.
     let_next_kernel_start(PDL)
     length = tl.load(context_len + row)
     oldest = 0
+    if PREFIX_BLOCK > 0:
+        oldest = tl.minimum(tl.load(shared_len), length - 1)  # rows that only pad a graph may be shorter
     if WINDOW > 0:
         oldest = tl.maximum(length - WINDOW, 0) // BLOCK * BLOCK
     keys = length - oldest
@@ -124,31 +139,39 @@ def _paged_decode(
         PAGE,
         BLOCK,
     )
+    cell = row.to(tl.int64) * KV_HEADS + head
     if SPLITS == 1:
-        tl.store(out + offsets, result.to(out.dtype.element_ty), mask=real[:, None])
+        _finish(
+            out + offsets, result, lse, cell, shared_len, prefix_out, prefix_lse, prefix_splits, member, real,
+            GROUP, HEAD_DIM, MAX_PREFIX_SPLITS, PREFIX_BLOCK, PDL,
+        )  # fmt: skip
         return
     if chunks == 1:
-        tl.store(out + offsets, result.to(out.dtype.element_ty), mask=real[:, None])
+        _finish(
+            out + offsets, result, lse, cell, shared_len, prefix_out, prefix_lse, prefix_splits, member, real,
+            GROUP, HEAD_DIM, MAX_PREFIX_SPLITS, PREFIX_BLOCK, PDL,
+        )  # fmt: skip
         return
-    cell = row.to(tl.int64) * KV_HEADS + head
     spot = (cell * SPLITS + split) * GROUP + member
     tl.store(partial_out + spot[:, None] * HEAD_DIM + column[None, :], result, mask=real[:, None])
     tl.store(partial_lse + spot, lse, mask=real)
     tl.debug_barrier()
     arrived = tl.atomic_add(arrivals + cell, 1, sem="acq_rel", scope="gpu")
     if arrived == chunks - 1:
-        _merge(out, partial_out, partial_lse, cell, chunks, offsets, member, real, GROUP, HEAD_DIM, ROWS, SPLITS)
+        result, lse = _merge(partial_out, partial_lse, cell, chunks, member, real, GROUP, HEAD_DIM, ROWS, SPLITS)
+        _finish(
+            out + offsets, result, lse, cell, shared_len, prefix_out, prefix_lse, prefix_splits, member, real,
+            GROUP, HEAD_DIM, MAX_PREFIX_SPLITS, PREFIX_BLOCK, PDL,
+        )  # fmt: skip
         tl.store(arrivals + cell, 0)
 
 
 @triton.jit
 def _merge(
-    out,
     partial_out,
     partial_lse,
     cell,
     chunks,
-    offsets,
     member,
     real,
     GROUP: tl.constexpr,
@@ -174,7 +197,52 @@ def _merge(
         )
         weight = tl.exp2(tl.load(partial_lse + spot, mask=real, other=0.0, cache_modifier=".cg") - best) / norm
         acc += part * weight[:, None]
-    tl.store(out + offsets, acc.to(out.dtype.element_ty), mask=real[:, None])
+    return acc, best + tl.log2(norm)
+
+
+@triton.jit
+def _finish(
+    target,
+    result,
+    lse,
+    cell,
+    shared_len,
+    prefix_out,
+    prefix_lse,
+    splits,
+    member,
+    real,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    MAX_SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Store the attention to a row's own keys, joined with that to the shared ones where there are any."""
+    if BLOCK > 0:
+        wait_for_previous_kernel(PDL)
+        column = tl.arange(0, HEAD_DIM)
+        length = tl.load(shared_len)
+        chunks = tl.cdiv(length, prefix_chunk(length, splits, BLOCK))
+        split = tl.arange(0, MAX_SPLITS)
+        spots = (cell * splits + split[:, None]) * GROUP + member[None, :]
+        known = (split[:, None] < chunks) & real[None, :]
+        others = tl.load(prefix_lse + spots, mask=known, other=float("-inf"), cache_modifier=".cg")
+        best = tl.maximum(lse, tl.max(others, 0))
+        own = tl.exp2(lse - best)
+        norm = own + tl.sum(tl.exp2(others - best[None, :]), 0)
+        result = result * (own / norm)[:, None]
+        for index in tl.range(0, chunks, num_stages=1, loop_unroll_factor=4):
+            spot = (cell * splits + index) * GROUP + member
+            part = tl.load(
+                prefix_out + spot[:, None] * HEAD_DIM + column[None, :],
+                mask=real[:, None],
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            weight = tl.load(prefix_lse + spot, mask=real, other=float("-inf"), cache_modifier=".cg") - best
+            result += part * (tl.exp2(weight) / norm)[:, None]
+    tl.store(target, result.to(target.dtype.element_ty), mask=real[:, None])
 
 
 class DecodeWorkspace:
@@ -219,8 +287,12 @@ def paged_decode(
     num_stages: int | None = None,
     out: torch.Tensor | None = None,
     pdl: bool = False,
+    prefix: PrefixPartials | None = None,
 ) -> torch.Tensor:  # [rows, heads, head_dim]
-    """One query a row over its context_len keys."""
+    """One query a row over its context_len keys; those that `prefix` has attended to are not read. Not with `window`.
+
+    With `pdl` the kernel launched last before must be that of `prefix`: this one starts beside it.
+    """
     rows, heads, head_dim = query.shape
     page, kv_heads = key_cache.shape[1], key_cache.shape[2]
     group = heads // kv_heads
@@ -228,9 +300,10 @@ def paged_decode(
     warps, stages = choose_launch(rows, kv_heads, splits)
     block = min(block, page)
     out = torch.empty_like(query) if out is None else out
+    shared = (prefix.shared_len, prefix.out, prefix.lse, prefix.splits) if prefix else (None,) * 4
     _paged_decode[(kv_heads, splits, rows)](
         query, key_cache, value_cache, out, workspace.out, workspace.lse, workspace.arrivals, block_table,
-        context_len, scale, key_cache.stride(0), key_cache.stride(1), block_table.stride(0),
+        context_len, *shared, scale, key_cache.stride(0), key_cache.stride(1), block_table.stride(0),
         GROUP=group,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
@@ -240,6 +313,8 @@ def paged_decode(
         SPLITS=splits,
         MIN_CHUNK=block,
         WINDOW=window or 0,
+        MAX_PREFIX_SPLITS=MAX_PREFIX_SPLITS,
+        PREFIX_BLOCK=prefix.block if prefix else 0,
         num_warps=num_warps or warps,
         num_stages=num_stages or stages,
         **launch_options(pdl),
