@@ -138,7 +138,7 @@ class LimitSettings(ServerSettings, frozen=True, kw_only=True):
     max_sequences_per_request: int = 1024
     """n times the number of prompts."""
     max_tokens_per_request: int = 2**24
-    """Output tokens that one request may ask for, all choices together."""
+    """Output tokens that one request may ask for, of all choices and prompts; each logprob counts as one more."""
     max_messages: int = 16_384
     """Messages of a conversation."""
     max_tools: int = 512

@@ -82,10 +82,13 @@ async def checked(
         logprobs=body.logprobs,
     )
     validator.sequences(params.n, len(prompts))
+    validator.amount("max_tokens", params.n * len(prompts), params.max_tokens, params.logprobs, card)
     if (grammar := await requested_grammar(body, services.settings.grammar_timeout)) is not None:
         params = msgspec.structs.replace(params, grammar=grammar)
     if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)
+    asker = "logprobs" if body.prompt_logprobs is None else "prompt_logprobs"
+    validator.prompt_amount(asker, prompts, params.prompt_logprobs)
     return params, prompts
 
 

@@ -6,12 +6,12 @@ What needs the tokenizer or the model (vocabulary ids, context length) is checke
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from adapters.backend import GenerationParams, ModelCard
+from adapters.backend import GenerationParams, ModelCard, TextPrompt, TokenPrompt
 from oai_server.errors import ApiError, invalid
 from oai_server.settings import Settings
 from oai_server.wire.bounds import TOKEN_ID_MAX, check_bounds, out_of_range, shown
@@ -67,8 +67,9 @@ class Validator:
         refuse_unsupported(request)
         check_bounds(request)
         count = self.choices(request)
-        self._output_length(request, card, max_tokens, max_tokens_name, count)
+        self._output_length(request, card, max_tokens, max_tokens_name)
         self.logprobs("logprobs", logprobs)
+        self.amount(max_tokens_name, count, max_tokens, logprobs, card)
         params = GenerationParams(
             max_tokens=max_tokens,
             n=count,
@@ -120,6 +121,28 @@ class Validator:
             raise invalid("`best_of` greater than `n` is not supported.", "best_of", "unsupported_parameter")
         return count
 
+    def amount(
+        self, name: str, sequences: int, max_tokens: int | None, logprobs: int | None, card: ModelCard
+    ) -> None:
+        """Output tokens of all sequences, each with its logprobs: they are kept until all are there."""
+        budget, words = self.settings.max_tokens_per_request, f"n * {name}"
+        if max_tokens is None:
+            max_tokens = card.max_model_len if logprobs else 0
+        asked = sequences * max_tokens
+        if logprobs:
+            asked, words = asked * (1 + logprobs), f"{words} * (1 + logprobs)"
+        if asked > budget:
+            raise invalid(f"{words} of all prompts must be at most {budget}, got {shown(asked)}.", name)
+
+    def prompt_amount(self, name: str, prompts: Iterable[TextPrompt | TokenPrompt], logprobs: int | None) -> None:
+        """Logprobs of all prompts; a text is taken to have a token a character. `name`: who asks for them."""
+        if not logprobs:
+            return
+        budget = self.settings.max_tokens_per_request
+        asked = logprobs * sum(len(p.text) if isinstance(p, TextPrompt) else len(p.token_ids) for p in prompts)
+        if asked > budget:
+            raise invalid(f"{name} * prompt tokens must be at most {budget}, got {shown(asked)}.", name)
+
     def sequences(self, count: int, prompts: int) -> None:
         """n times prompts."""
         if prompts > self.settings.max_prompts:
@@ -140,13 +163,8 @@ class Validator:
             )
             raise invalid(message, name, "context_length_exceeded")
 
-    def _output_length(
-        self, request: SamplingFields, card: ModelCard, max_tokens: int | None, name: str, count: int
-    ) -> None:
+    def _output_length(self, request: SamplingFields, card: ModelCard, max_tokens: int | None, name: str) -> None:
         self.max_tokens(name, max_tokens, card, lowest=0 if request.echo and name == "max_tokens" else 1)
-        budget = self.settings.max_tokens_per_request
-        if max_tokens is not None and count * max_tokens > budget:
-            raise invalid(f"n * {name} must be at most {budget}, got {shown(count * max_tokens)}.", name)
         least = request.min_tokens or 0
         if least < 0:
             raise out_of_range("min_tokens", "must be greater than or equal to 0", least)

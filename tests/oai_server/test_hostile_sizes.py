@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.live_server import LiveServer
+from tests.support.live_server import LiveServer, live_server
 
 MIB = 1 << 20
 JSON = {"content-type": "application/json"}
@@ -134,3 +135,38 @@ def test_many_allowed_tools(server: LiveServer) -> None:
     assert ask() == 400
     assert ask({"function": {"name": "f7"}}) == 200
     assert [tool["function"]["name"] for tool in server.backend.requests[-1].prompt.tools] == ["f7"]
+
+
+# ---- how much one request may ask for
+
+
+@pytest.fixture(scope="module")
+def frugal() -> Iterator[LiveServer]:
+    with live_server(max_tokens_per_request=8000) as server:
+        yield server
+
+
+CHAT_BODY = {"messages": [{"role": "user", "content": "x"}]}
+AMOUNTS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "choices": ({"prompt": "a", "n": 80, "max_tokens": 100}, None),
+    "more choices": ({"prompt": "a", "n": 81, "max_tokens": 100}, "max_tokens"),
+    "prompts": ({"prompt": ["a"] * 41, "n": 2, "max_tokens": 100}, "max_tokens"),
+    "by default": ({"prompt": ["a"] * 501}, "max_tokens"),
+    "logprobs": ({"prompt": "a", "n": 4, "max_tokens": 100, "logprobs": 19}, None),
+    "more logprobs": ({"prompt": "a", "n": 4, "max_tokens": 101, "logprobs": 19}, "max_tokens"),
+    "logprobs of prompts": ({"prompt": [[5] * 400], "prompt_logprobs": 20}, None),
+    "more logprobs of prompts": ({"prompt": [[5] * 400, [5]], "prompt_logprobs": 20}, "prompt_logprobs"),
+    "logprobs of a text": ({"prompt": "a " * 201, "prompt_logprobs": 20}, "prompt_logprobs"),
+    "logprobs of an echo": ({"prompt": [5] * 401, "echo": True, "logprobs": 20}, "logprobs"),
+    "a chat's": ({**CHAT_BODY, "n": 8, "max_completion_tokens": 1001}, "max_completion_tokens"),
+    "a chat's to the context's end": ({**CHAT_BODY, "logprobs": True, "top_logprobs": 1, "n": 1}, "max_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_tokens_and_logprobs_of_one_request(frugal: LiveServer, name: str) -> None:
+    body, param = AMOUNTS[name]
+    reply = frugal.post("/v1/chat/completions" if "messages" in body else "/v1/completions", body)
+    assert reply.status_code == (400 if param else 200), reply.text[:300]
+    assert param is None or reply.json()["error"]["param"] == param
+    assert param is None or "must be at most 8000, got" in reply.json()["error"]["message"]
