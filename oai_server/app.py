@@ -17,7 +17,7 @@ from adapters.backend import Backend
 from oai_server.auth import KeyRing, RequireKey
 from oai_server.connection import Connection
 from oai_server.errors import exception_handlers
-from oai_server.limits import KeyLimiter
+from oai_server.limits import ComingBodies, KeyLimiter
 from oai_server.openapi import OpenApiController
 from oai_server.routes.chat import create_chat_completion
 from oai_server.routes.completions import create_completion
@@ -30,6 +30,9 @@ from oai_server.routes.tokens import detokenize, tokenize
 from oai_server.services import Services
 from oai_server.settings import Settings
 from oai_server.telemetry import Telemetry
+
+LARGEST_BODIES = 8
+"""So many bodies of --max-body-mib may be on their way at once."""
 
 
 class LeanLitestar(Litestar):
@@ -89,6 +92,7 @@ def make_services(settings: Settings, backend: Backend) -> Services:
         limiter=KeyLimiter(settings.max_concurrent_requests_per_key),
         telemetry=Telemetry(),
         fingerprint=_fingerprint(settings),
+        bodies=ComingBodies(LARGEST_BODIES * int(settings.max_body_mib * 2**20)),
     )
 
 

@@ -1,11 +1,11 @@
-"""How much of the server one API key may hold at a time."""
+"""How much of the server one API key may hold at a time, and all bodies that have not come whole."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import NoReturn
 
-from oai_server.errors import ApiError
+from oai_server.errors import ApiError, unavailable
 from oai_server.retry import retry_after
 
 
@@ -38,3 +38,27 @@ class KeyLimiter:
     def __len__(self) -> int:
         """Keys with running requests."""
         return len(self._running)
+
+
+class ComingBodies:
+    """Counts the bytes of bodies that have begun to come; each may be large, and thousands may be on their way.
+
+    `limit`: bytes of all together. Bodies of up to `FREE` bytes are never refused for what others send.
+    """
+
+    FREE = 1 << 20
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def add(self, size: int, of: int) -> None:
+        """`size` more bytes of a body, `of` with them. Every add needs its release. Raises 503 beyond the limit."""
+        self.held += size
+        if self.held > self.limit and of > self.FREE:
+            error = unavailable("Too many large requests are being received. Please try again later.")
+            error.headers["connection"] = "close"
+            raise error
+
+    def release(self, size: int) -> None:
+        self.held -= size

@@ -10,7 +10,7 @@ from litestar.types import Scope
 
 from adapters.backend import Backend
 from oai_server.interrupts import Interruptible
-from oai_server.limits import KeyLimiter
+from oai_server.limits import ComingBodies, KeyLimiter
 from oai_server.settings import Settings
 from oai_server.telemetry import Telemetry
 
@@ -23,6 +23,7 @@ class Services:
     telemetry: Telemetry
     fingerprint: str
     """`system_fingerprint` of replies."""
+    bodies: ComingBodies
     live: set[Interruptible] = field(default_factory=set)
     """Requests in work; the drain ends them."""
     draining: bool = False

@@ -14,6 +14,7 @@ from litestar import Request
 from litestar.types import Receive, Scope
 
 from oai_server.errors import ApiError, ClientGoneError, invalid
+from oai_server.limits import ComingBodies
 from oai_server.record import RequestRecord
 from oai_server.services import services_of
 
@@ -50,7 +51,8 @@ async def read_body(request: Incoming) -> bytes:
         raise ApiError(415, "Compressed request bodies are not accepted (Content-Encoding).")
     if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
         raise ApiError(415, "No transfer coding but chunked is accepted (Transfer-Encoding).")
-    limit = int(services_of(request).settings.max_body_mib * 2**20)
+    services = services_of(request)
+    limit = int(services.settings.max_body_mib * 2**20)
     if int(headers.get(b"content-length", b"0")) > limit:
         raise too_large(limit)
     receive = request.receive
@@ -60,16 +62,25 @@ async def read_body(request: Incoming) -> bytes:
         if len(body) > limit:
             raise too_large(limit)
         return body
+    return await _collected(receive, message, limit, services.bodies)
+
+
+async def _collected(receive: Receive, message: Any, limit: int, bodies: ComingBodies) -> bytes:
+    """A body that comes in pieces, of which `message` is the first."""
     parts = []
     size = 0
-    while message["type"] == "http.request":
-        size += len(message["body"])
-        if size > limit:
-            raise too_large(limit)
-        parts.append(message["body"])
-        if not message["more_body"]:
-            return b"".join(parts)
-        message = await receive()
+    try:
+        while message["type"] == "http.request":
+            size += len(message["body"])
+            bodies.add(len(message["body"]), size)
+            if size > limit:
+                raise too_large(limit)
+            parts.append(message["body"])
+            if not message["more_body"]:
+                return b"".join(parts)
+            message = await receive()
+    finally:
+        bodies.release(size)
     raise ClientGoneError
 
 

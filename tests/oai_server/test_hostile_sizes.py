@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.live_server import LiveServer, live_server
+from tests.support.patience import wait_for
 
 MIB = 1 << 20
 JSON = {"content-type": "application/json"}
@@ -170,3 +172,36 @@ def test_tokens_and_logprobs_of_one_request(frugal: LiveServer, name: str) -> No
     assert reply.status_code == (400 if param else 200), reply.text[:300]
     assert param is None or reply.json()["error"]["param"] == param
     assert param is None or "must be at most 8000, got" in reply.json()["error"]["message"]
+
+
+# ---- bodies that are on their way
+
+
+def test_large_bodies_on_their_way_are_bounded_together() -> None:
+    """Eight times the limit of one is what all may hold. Small ones pass, and places come free."""
+    with live_server(max_body_mib=2) as server:
+        size = 3 * MIB // 2
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += b"Content-Length: %d\r\n\r\n" % (2 * MIB)
+        senders = [server.raw() for _ in range(16)]
+        for sender in senders:
+            sender.sendall(head + b" " * size)
+        refused: set[int] = set()
+
+        def some_are_refused() -> bool:
+            for i, sender in enumerate(senders):
+                sender.setblocking(False)
+                with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                    if reply := sender.recv(65536):
+                        assert reply.startswith(b"HTTP/1.1 503") and b"retry-after: " in reply
+                        refused.add(i)
+            return len(refused) >= 6
+
+        wait_for(some_are_refused, "those beyond eight times the limit")
+        assert server.services.bodies.held <= server.services.bodies.limit
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 1}).status_code == 200
+        for sender in senders:
+            sender.close()
+        wait_for(lambda: server.services.bodies.held == 0, "nothing is held any more")
+        text = "a" * size
+        assert server.post("/v1/completions", {"prompt": text, "max_tokens": 1}).status_code == 200
