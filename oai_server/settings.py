@@ -156,7 +156,9 @@ class LimitSettings(ServerSettings, frozen=True, kw_only=True):
     max_allowed_token_ids: int = 4096
     """Entries of allowed_token_ids."""
     max_json_depth: int = 64
-    """Nesting of a tool's schema or of chat_template_kwargs."""
+    """Nesting of a schema, a tool's too, or of chat_template_kwargs."""
+    max_grammar_kib: int = 256
+    """Size of a schema, regex or grammar that a reply must obey; at most 256."""
     template_timeout: float = 2.0
     """Seconds that rendering a chat template may take."""
     grammar_timeout: float = 5.0

@@ -14,7 +14,7 @@ MAY_BE_ZERO = frozenset(
     }
 )
 """There 0 says: any, none, or at once. All other numbers are above it."""
-HIGHEST = {"port": 65_535, "gpu_memory_utilization": 1.0}
+HIGHEST = {"port": 65_535, "gpu_memory_utilization": 1.0, "max_grammar_kib": 256}
 
 
 def check_number(name: str, value: float) -> None:

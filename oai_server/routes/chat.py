@@ -31,7 +31,6 @@ from oai_server.wire.chat import (
     names_call,
 )
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
-from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.logprobs import chat_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
@@ -71,7 +70,7 @@ async def checked(services: Services, body: ChatRequest, request: HasScope, repl
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
         logprobs=validator.chat_logprobs(body.logprobs, body.top_logprobs),
     )
-    if (grammar := await requested_grammar(body, services.settings.grammar_timeout)) is not None:
+    if (grammar := await validator.grammar(body)) is not None:
         params = msgspec.structs.replace(params, grammar=grammar)
     return generation_request(
         services,

@@ -25,7 +25,6 @@ from oai_server.routes.requests import (
 from oai_server.services import Services, services_of
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
-from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.logprobs import completion_logprobs, prompt_logprobs
 from oai_server.wire.usage import UsageBody
@@ -83,7 +82,7 @@ async def checked(
     )
     validator.sequences(params.n, len(prompts))
     validator.amount("max_tokens", params.n * len(prompts), params.max_tokens, params.logprobs, card)
-    if (grammar := await requested_grammar(body, services.settings.grammar_timeout)) is not None:
+    if (grammar := await validator.grammar(body)) is not None:
         params = msgspec.structs.replace(params, grammar=grammar)
     if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)

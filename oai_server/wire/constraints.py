@@ -15,6 +15,7 @@ import msgspec
 from engine.errors import EngineOverloadedError
 from engine.request import GrammarSpec
 from oai_server.errors import invalid
+from oai_server.wire.depth import depth_within
 from oai_server.wire.sampling import SamplingFields
 
 ALIASES = {
@@ -30,8 +31,10 @@ ALIASES = {
 """Other servers' and older fields, with the key of structured_outputs that means the same."""
 FIELDS = ("response_format", "structured_outputs", *ALIASES)
 
-MAX_BYTES = 1 << 20
-"""As JSON. What the grammars' own limits let through is smaller."""
+MAX_BYTES = 256 << 10
+MAX_DEPTH = 64
+WRAPPERS = 3
+"""Levels around the schema in response_format."""
 MAX_KNOWN = 512
 MAX_KNOWN_CHARS = 4 << 20
 THREADS = 6
@@ -43,10 +46,13 @@ _read = attrgetter(*FIELDS)
 _NONE = (None,) * len(FIELDS)
 
 
-async def requested_grammar(request: SamplingFields, timeout_s: float) -> GrammarSpec | None:
+async def requested_grammar(
+    request: SamplingFields, timeout_s: float, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+) -> GrammarSpec | None:
     """The grammar that a request asks for, compiled once to see that it is one. Raises 400 naming the field.
 
-    Compiling runs beside the event loop, for at most `timeout_s`. Raises EngineOverloadedError when too many do.
+    `max_bytes`: of the field as JSON; `max_depth`: of a schema. Compiling runs beside the event loop, for at most
+    `timeout_s`. Raises EngineOverloadedError when too many do.
     """
     values = _read(request)
     if values == _NONE:
@@ -62,8 +68,10 @@ async def requested_grammar(request: SamplingFields, timeout_s: float) -> Gramma
         encoded = msgspec.json.encode((name, value))
     except RecursionError:
         raise invalid(f"{name} is nested too deeply.", name) from None
-    if len(encoded) > MAX_BYTES:
-        raise invalid(f"{name} is larger than {MAX_BYTES} bytes.", name)
+    if len(encoded) > max_bytes:
+        raise invalid(f"{name} is larger than {max_bytes} bytes.", name)
+    if not depth_within(value, max_depth + WRAPPERS):
+        raise invalid(f"{name} is nested deeper than {max_depth} levels.", name)
     key = hashlib.blake2b(encoded, digest_size=16).digest()
     if (grammar := known.get(key)) is not None:
         return grammar

@@ -10,7 +10,7 @@ import msgspec
 
 from oai_server.errors import ApiError, invalid
 from oai_server.wire.chat import ChatRequest
-from oai_server.wire.validate import depth_within
+from oai_server.wire.depth import depth_within
 
 LOGPROBS = "message.output_text.logprobs"
 STATELESS = "This server stores no responses; send the whole conversation as `input`."

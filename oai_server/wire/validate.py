@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
 from adapters.backend import GenerationParams, ModelCard, TextPrompt, TokenPrompt
+from engine.request import GrammarSpec
 from oai_server.errors import ApiError, invalid
 from oai_server.settings import Settings
 from oai_server.wire.bounds import TOKEN_ID_MAX, check_bounds, out_of_range, shown
+from oai_server.wire.constraints import requested_grammar
 from oai_server.wire.sampling import SamplingFields, StreamOptions
 from oai_server.wire.unsupported import refuse_unsupported
 
@@ -103,6 +104,16 @@ class Validator:
             skip_special_tokens=request.skip_special_tokens is not False,
             prompt_logprobs=request.prompt_logprobs,
             truncate_prompt_tokens=request.truncate_prompt_tokens,
+        )
+
+    async def grammar(self, request: SamplingFields) -> GrammarSpec | None:
+        """The form that the reply must have, compiled for trial."""
+        settings = self.settings
+        return await requested_grammar(
+            request,
+            settings.grammar_timeout,
+            max_bytes=settings.max_grammar_kib << 10,
+            max_depth=settings.max_json_depth,
         )
 
     def choices(self, request: SamplingFields) -> int:
@@ -280,20 +291,3 @@ def check_token_ids(name: str, ids: Sequence[int]) -> None:
     for worst in (min(ids, default=0), max(ids, default=0)):
         if not 0 <= worst <= TOKEN_ID_MAX:
             raise invalid(f"token_id(s) [{shown(worst)}] in {name} contain out-of-vocab token ids.", name)
-
-
-def depth_within(value: Any, limit: int) -> bool:
-    """Whether JSON containers are nested at most `limit` deep. Iterative, since the input is a client's."""
-    if not value:
-        return True
-    level = [value]
-    for _ in range(limit):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return True
-    return False
-
-
-def _children(value: Any) -> list[Any]:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in items if isinstance(item, dict | list)]

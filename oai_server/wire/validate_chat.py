@@ -9,7 +9,8 @@ from adapters.backend import ChatPrompt
 from oai_server.errors import invalid
 from oai_server.settings import Settings
 from oai_server.wire.chat import ChatRequest
-from oai_server.wire.validate import depth_within, too_long
+from oai_server.wire.depth import depth_within
+from oai_server.wire.validate import too_long
 
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")

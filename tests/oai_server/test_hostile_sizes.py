@@ -144,7 +144,7 @@ def test_many_allowed_tools(server: LiveServer) -> None:
 
 @pytest.fixture(scope="module")
 def frugal() -> Iterator[LiveServer]:
-    with live_server(max_tokens_per_request=8000) as server:
+    with live_server(max_tokens_per_request=8000, max_grammar_kib=2, max_json_depth=5) as server:
         yield server
 
 
@@ -172,6 +172,30 @@ def test_tokens_and_logprobs_of_one_request(frugal: LiveServer, name: str) -> No
     assert reply.status_code == (400 if param else 200), reply.text[:300]
     assert param is None or reply.json()["error"]["param"] == param
     assert param is None or "must be at most 8000, got" in reply.json()["error"]["message"]
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "boolean"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed"),
+    [
+        ({"guided_regex": "a" * 2000}, True),
+        ({"guided_regex": "a" * 2100}, False),
+        ({"structured_outputs": {"choice": ["x" * 50] * 45}}, False),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": deep(3)}}}, True),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": deep(6)}}}, False),
+        ({"guided_json": deep(9)}, False),
+    ],
+)
+def test_size_and_depth_of_a_form_are_settings(frugal: LiveServer, field: dict[str, Any], allowed: bool) -> None:
+    reply = frugal.post("/v1/completions", {"prompt": "a", **field})
+    assert reply.status_code == (200 if allowed else 400), reply.text[:300]
+    assert allowed or reply.json()["error"]["param"] == next(iter(field))
 
 
 # ---- bodies that are on their way
