@@ -27,6 +27,9 @@ class AttentionMetadata:
     block_size: int
     host_rows: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
     """(query length, context length, block table) of each row as Python ints; CPU backends read these."""
+    shared_len: torch.Tensor | None = None  # [1]
+    """How many first keys all decode rows have in common: whole blocks, fewer than any context has. Backends that
+    `reads_shared_prefix` read those once for all rows."""
 
 
 class AttentionBackend(Protocol):
@@ -35,6 +38,8 @@ class AttentionBackend(Protocol):
     name: str
     block_sizes: tuple[int, ...]
     """Supported block sizes, the preferred one first."""
+    reads_shared_prefix: bool
+    """Whether `AttentionMetadata.shared_len` makes decode rows faster."""
 
     def store(
         self,

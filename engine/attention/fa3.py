@@ -25,6 +25,7 @@ class FlashAttention3(PlainStore):
 
     name = "fa3"
     block_sizes: tuple[int, ...] = (128, 256)
+    reads_shared_prefix = True
 
     def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
         importlib.import_module("fa3_fwd._C")  # registers the operator

@@ -10,6 +10,8 @@ from engine.attention.base import AttentionMetadata
 class PlainStore:
     """The part that every backend shares: keys and values go to their slots by plain indexing."""
 
+    reads_shared_prefix = False
+
     def store(
         self,
         key: torch.Tensor,

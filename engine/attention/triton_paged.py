@@ -9,6 +9,7 @@ from engine.attention.reference import PlainStore
 from engine.attention.registry import ProbeContext, ProbeResult
 from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
 from engine.kernels.paged_prefill import paged_prefill
+from engine.kernels.shared_prefix import PrefixPartials, PrefixWorkspace, shared_prefix
 
 
 class TritonAttention(PlainStore):
@@ -16,6 +17,7 @@ class TritonAttention(PlainStore):
 
     name = "triton"
     block_sizes: tuple[int, ...] = (64, 128, 256)
+    reads_shared_prefix = True
 
     def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, pdl: bool = False) -> None:
         """`pdl`: launches overlap their predecessors, which Hopper can."""
@@ -23,6 +25,7 @@ class TritonAttention(PlainStore):
         self._kv_heads = num_kv_heads
         self._head_dim = head_dim
         self._workspace: DecodeWorkspace | None = None
+        self._prefix_workspace: PrefixWorkspace | None = None
         self.pdl = pdl
 
     def attend(
@@ -77,6 +80,27 @@ class TritonAttention(PlainStore):
             window=window,
             out=out,
             pdl=self.pdl,
+            prefix=self._attend_shared(query[:decoding], key_cache, value_cache, metadata, scale, window),
+        )
+
+    def _attend_shared(
+        self,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        metadata: AttentionMetadata,
+        scale: float,
+        window: int | None,
+    ) -> PrefixPartials | None:
+        """Decode rows' attention to what they share, if the step has found that they share something."""
+        if metadata.shared_len is None or window is not None:
+            return None
+        rows, heads, head_dim = query.shape
+        if self._prefix_workspace is None or self._prefix_workspace.lse.numel() < rows * heads:
+            self._prefix_workspace = PrefixWorkspace(max(rows, 512), heads, head_dim, query.device)
+        table, length = metadata.block_table, metadata.shared_len
+        return shared_prefix(
+            query, key_cache, value_cache, table, length, scale, self._prefix_workspace, pdl=self.pdl
         )
 
     def _workspace_for(self, rows: int, device: torch.device) -> DecodeWorkspace:

@@ -56,9 +56,14 @@ class StateLayout:
         return 5 * self.span
 
     @property
+    def shared_len(self) -> int:
+        """One word: the first keys that all decode rows of the step share; read by steps that make use of it."""
+        return self.row_slot + -(-self.rows // 4) * 4
+
+    @property
     def tables(self) -> int:
         """Block table of each slot."""
-        return self.row_slot + -(-self.rows // 4) * 4
+        return self.shared_len + 4
 
     @property
     def size(self) -> int:
@@ -67,7 +72,7 @@ class StateLayout:
     def fresh(self, device: torch.device) -> torch.Tensor:
         """The state before any request: every row is the dummy, every block the dummy block."""
         state = torch.zeros(self.size, dtype=torch.int32, device=device)
-        state[self.row_slot : self.tables] = self.slots
+        state[self.row_slot : self.shared_len] = self.slots
         return state
 
 

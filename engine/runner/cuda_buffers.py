@@ -69,6 +69,8 @@ class MixedShape(NamedTuple):
     decode: int
     chunks: int
     tokens: int
+    shared: bool = False
+    """Whether the decode rows share a prefix, which attention reads once."""
 
 
 class StepBuffers:
@@ -97,7 +99,11 @@ class StepBuffers:
     def state(self) -> torch.Tensor:
         return self.mirror.state
 
-    def decode_tensors(self, rows: int, max_context_len: int) -> StepTensors:
+    def _shared_len(self, shared: bool) -> torch.Tensor | None:
+        at = self.layout.shared_len
+        return self.state[at : at + 1] if shared else None
+
+    def decode_tensors(self, rows: int, max_context_len: int, shared: bool = False) -> StepTensors:
         """Inputs of a pure decode step of `rows` rows: always the same memory, filled on the device."""
         layout = self.layout
         metadata = AttentionMetadata(
@@ -110,6 +116,7 @@ class StepBuffers:
             max_query_len=1,
             max_context_len=max_context_len,
             block_size=self.block_size,
+            shared_len=self._shared_len(shared),
         )
         return StepTensors(self._decode[0, :rows], metadata, self.state[layout.row_slot : layout.row_slot + rows])
 
@@ -140,6 +147,7 @@ class StepBuffers:
             max_query_len=max_query_len,
             max_context_len=max_context_len,
             block_size=self.block_size,
+            shared_len=self._shared_len(shape.shared),
         )
         return StepTensors(staged[:tokens], metadata, staged[owners : owners + rows])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
 from engine.runner.cuda_results import LaunchedStep, ResultRing
 from engine.runner.cuda_special import SpecialSampler
+from engine.runner.shared_prefix import SharedPrefix
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
@@ -104,8 +106,15 @@ class CudaRunner:
         self._sampling_graphs = StepGraphs(self._decode_and_sample, self._rehearse)
         self._logits_graphs = StepGraphs(self._decode, self._decode)
         self._mixed_graphs = StepGraphs(self._mixed_and_sample, self._rehearse_mixed)
+        self._shared_sampling_graphs = StepGraphs(
+            functools.partial(self._decode_and_sample, shared=True), functools.partial(self._rehearse, shared=True)
+        )
+        decode_shared = functools.partial(self._decode, shared=True)
+        self._shared_logits_graphs = StepGraphs(decode_shared, decode_shared)
+        reads_once = forward.attention.reads_shared_prefix and not any(forward.config.layer_windows)
+        self._shared_prefix = SharedPrefix(self._buffers.mirror, self.block_size) if reads_once else None
         self._later: deque[Later] = deque()
-        self._missed: set[tuple[int, int]] = set()
+        self._missed: set[Later] = set()
         if not self._eager:
             shapes = [MixedShape(rows, CHUNK_ROWS, size) for rows in self._mixed_sizes for size in self._chunk_sizes]
             self._later.extend((self._mixed_graphs, shape) for shape in shapes)
@@ -114,48 +123,68 @@ class CudaRunner:
         with torch.inference_mode():
             mirror = self._buffers.mirror
             special = mirror.decode_rows(batch.rows, batch.num_decode_rows)
+            shared = self._shares(batch)
             if batch.num_decode_rows == len(batch.rows):
-                return self._launch_decode(batch, special)
+                return self._launch_decode(batch, special, shared)
             special |= mirror.meet(batch.rows, batch.num_decode_rows)
-            return self._launch_mixed(batch, special)
+            return self._launch_mixed(batch, special, shared)
 
-    def _launch_decode(self, batch: StepBatch, special: bool) -> LaunchedStep:
+    def _shares(self, batch: StepBatch) -> bool:
+        """Whether the decode rows have a common prefix that attention reads once; the device is told its length."""
+        if self._shared_prefix is None:
+            return False
+        tokens = self._shared_prefix.tokens(batch.rows, batch.num_decode_rows)
+        if tokens:
+            self._buffers.mirror.share(tokens)
+        return tokens > 0
+
+    def _launch_decode(self, batch: StepBatch, special: bool, shared: bool) -> LaunchedStep:
         rows = len(batch.rows)
         bucket = rows if self._eager else smallest(self._sizes, rows)
         self._buffers.mirror.pad_rows(rows, bucket)
         self._buffers.send_updates()
         if not special:
-            self._replay_or_run(self._sampling_graphs, bucket)
+            self._replay_or_run(self._sampling_graphs, self._shared_sampling_graphs, bucket, shared)
             return self._collect(batch, rows, None)
-        logits = self._replay_or_run(self._logits_graphs, bucket)
+        logits = self._replay_or_run(self._logits_graphs, self._shared_logits_graphs, bucket, shared)
         tensors = self._decode_tensors(rows)
         sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab, self._grammars)
         sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
         return self._collect(batch, rows, sampler)
 
-    def _replay_or_run(self, graphs: StepGraphs[int], size: int) -> torch.Tensor:
-        """The step by its graph; without one kernel by kernel, and capturing waits for an idle moment."""
-        if graphs.ready(size):
-            return graphs.run(size)
-        if not self._eager and (id(graphs), size) not in self._missed:
-            self._missed.add((id(graphs), size))
-            self._later.append((graphs, size))
-        return graphs.step(size)
+    def _replay_or_run(
+        self, plain: StepGraphs[int], sharing: StepGraphs[int], size: int, shared: bool
+    ) -> torch.Tensor:
+        """The step by its graph, while one for a shared prefix is missing by the plain one; without any kernel by
+        kernel. Capturing what is missing waits for an idle moment."""
+        for graphs in (sharing, plain) if shared else (plain,):
+            if graphs.ready(size):
+                return graphs.run(size)
+            self._capture_later(graphs, size)
+        return (sharing if shared else plain).step(size)
 
-    def _mixed_shape(self, batch: StepBatch, special: bool) -> MixedShape | None:
+    def _capture_later(self, graphs: StepGraphs[Any], shape: Any) -> None:
+        if not self._eager and (graphs, shape) not in self._missed:
+            self._missed.add((graphs, shape))
+            self._later.append((graphs, shape))
+
+    def _mixed_shape(self, batch: StepBatch, special: bool, shared: bool) -> MixedShape | None:
         """The padded shape of a step that has a graph; large steps hide the host's launches without."""
         chunks = len(batch.rows) - batch.num_decode_rows
         tokens = batch.num_tokens - batch.num_decode_rows
         if self._eager or special or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
             return None
         decode = smallest(self._mixed_sizes, batch.num_decode_rows)
-        shape = MixedShape(decode, CHUNK_ROWS, smallest(self._chunk_sizes, tokens))
+        shape = MixedShape(decode, CHUNK_ROWS, smallest(self._chunk_sizes, tokens), shared)
+        if shared and not self._mixed_graphs.ready(shape):
+            self._capture_later(self._mixed_graphs, shape)
+            shape = shape._replace(shared=False)
         return shape if self._mixed_graphs.ready(shape) else None
 
-    def _launch_mixed(self, batch: StepBatch, special: bool) -> LaunchedStep:
+    def _launch_mixed(self, batch: StepBatch, special: bool, shared: bool = False) -> LaunchedStep:
         rows, decoding = len(batch.rows), batch.num_decode_rows
-        padded = self._mixed_shape(batch, special)
-        shape = padded or MixedShape(decoding, rows - decoding, batch.num_tokens - decoding)
+        padded = self._mixed_shape(batch, special, shared)
+        shape = padded or MixedShape(decoding, rows - decoding, batch.num_tokens - decoding, shared)
         mirror = self._buffers.mirror
         mirror.prefill_rows(batch.rows, decoding, shape.decode)
         mirror.pad_rows(decoding, shape.decode)
@@ -187,8 +216,8 @@ class CudaRunner:
     def state(self) -> torch.Tensor:
         return self._buffers.state
 
-    def _decode_tensors(self, rows: int) -> StepTensors:
-        return self._buffers.decode_tensors(rows, self.max_model_len)
+    def _decode_tensors(self, rows: int, shared: bool = False) -> StepTensors:
+        return self._buffers.decode_tensors(rows, self.max_model_len, shared)
 
     def _prepare(self, tensors: StepTensors, rows: int, decode_rows: int) -> None:
         metadata = tensors.metadata
@@ -205,24 +234,24 @@ class CudaRunner:
             metadata.block_table,
         )
 
-    def _decode(self, rows: int) -> torch.Tensor:
+    def _decode(self, rows: int, shared: bool = False) -> torch.Tensor:
         """One decode step up to the logits [rows, vocab], inputs from the state."""
-        tensors = self._decode_tensors(rows)
+        tensors = self._decode_tensors(rows, shared)
         self._prepare(tensors, rows, rows)
         residual = self._forward.embed(tensors.token_ids)
         if rows == 1 and self._forward.fuses_one_row:
             return self._forward.one_row_logits(residual, tensors.metadata)
         return self._forward.logits(self._forward.hidden(residual, tensors.metadata))
 
-    def _decode_and_sample(self, rows: int) -> torch.Tensor:
-        logits = self._decode(rows)
+    def _decode_and_sample(self, rows: int, shared: bool = False) -> torch.Tensor:
+        logits = self._decode(rows, shared)
         slots = self._decode_tensors(rows).slots
         gumbel_sample(logits, self.state, self._layout, slots, self._sampled[:rows], self._limits.sampled_vocab)
         return self._sampled
 
-    def _rehearse(self, rows: int) -> torch.Tensor:
+    def _rehearse(self, rows: int, shared: bool = False) -> torch.Tensor:
         """All kernels of `_decode_and_sample` once, but nobody's state moves on: sampled for the dummy slot."""
-        self._sample_for_nobody(self._decode(rows))
+        self._sample_for_nobody(self._decode(rows, shared))
         return self._sampled
 
     def _mixed(self, tensors: StepTensors) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import torch
 
 from engine.kernels.step_state import StateLayout
@@ -23,12 +24,18 @@ class SlotMirror:
         self._owner: list[Sequence | None] = [None] * (layout.slots + 1)
         self._position = [-1] * (layout.slots + 1)
         self._blocks = [0] * (layout.slots + 1)
+        self.tables = np.zeros((layout.slots + 1, layout.table_width), dtype=np.int32)
+        """Block table of each slot, as the device has it once the updates are sent."""
+        self.changes = 0
+        """Steps whenever decode rows come, go or move."""
+        self._shared_len = 0
         self._row_slot = [layout.slots] * layout.rows
         self.updates: list[int] = []
         """Offset, value, offset, value, ...: to be sent before the step."""
 
     def forget(self, slot: int) -> None:
         self._owner[slot] = None
+        self.changes += 1
 
     def decode_rows(self, rows: tuple[ScheduledRow, ...], count: int) -> bool:
         """Rows 0 .. count - 1 take one token each, the one at `row.start`. Whether any of them is special."""
@@ -48,6 +55,7 @@ class SlotMirror:
                 self._send_blocks(sequence)
             if row_slot[number] != slot:
                 row_slot[number] = slot
+                self.changes += 1
                 self.updates += (self._layout.row_slot + number, slot)
             special |= self.special[slot]
         return special
@@ -86,9 +94,16 @@ class SlotMirror:
                 self._row_slot[number] = dummy
                 self.updates += (self._layout.row_slot + number, dummy)
 
+    def share(self, tokens: int) -> None:
+        """All decode rows of the step have their first `tokens` keys in common."""
+        if tokens != self._shared_len:
+            self._shared_len = tokens
+            self.updates += (self._layout.shared_len, tokens)
+
     def _adopt(self, sequence: Sequence) -> None:
         slot, layout, params = sequence.slot, self._layout, sequence.request.sampling
         self._owner[slot] = sequence
+        self.changes += 1
         self.special[slot] = is_special(sequence.request)
         self._position[slot] = -1
         self._blocks[slot] = 0
@@ -105,6 +120,8 @@ class SlotMirror:
         at = self._layout.tables + slot * self._layout.table_width
         for index in range(sent, len(table)):
             self.updates += (at + index, table[index])
+        self.tables[slot, sent : len(table)] = table[sent:]
+        self.changes += not sent
         self._blocks[slot] = len(table)
 
 

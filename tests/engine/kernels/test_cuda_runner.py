@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from engine.models.rope import rope_tables
 from engine.models.weights import load_weights
 from engine.request import EngineRequest, RequestOutput
 from engine.runner import cuda_runner as runner_module
+from engine.runner import shared_prefix
 from engine.runner.batch import ModelRunner
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_products import Products
@@ -92,6 +94,10 @@ def padded_runner(folder: Path, device: torch.device) -> CudaRunner:
     runner._eager = False
     runner._sampling_graphs = Direct(runner._decode_and_sample)  # type: ignore[assignment]
     runner._logits_graphs = Direct(runner._decode)  # type: ignore[assignment]
+    runner._shared_sampling_graphs = Direct(  # type: ignore[assignment]
+        functools.partial(runner._decode_and_sample, shared=True)
+    )
+    runner._shared_logits_graphs = Direct(functools.partial(runner._decode, shared=True))  # type: ignore[assignment]
     runner._mixed_graphs = Direct(runner._mixed_and_sample)  # type: ignore[assignment]
     return runner
 
@@ -138,6 +144,43 @@ def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
         first, reference_first = gpu[name][0].prompt_logprobs, expected[0].prompt_logprobs
         assert len(first) == len(reference_first)
         assert [e.logprob for e in first if e] == pytest.approx([e.logprob for e in reference_first if e], abs=2e-3)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_rows_that_share_a_prefix_equal_the_cpu_runner(
+    padded: bool, tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plain and in mixed steps. Once a request with another prompt has come, nothing is shared any more."""
+    for name, value in (("MIN_ROWS", 2), ("MIN_TOKENS", 32), ("MIN_TOKENS_SAVED", 1)):
+        monkeypatch.setattr(shared_prefix, name, value)
+    monkeypatch.setattr(runner_module, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(runner_module, "CHUNK_TOKENS", [6, 12, 48])
+    build_checkpoint("qwen3", tmp_path)
+    greedy = SamplingParams(temperature=0.0, max_tokens=7)
+    common = prompt(33, 1)
+    shares = [EngineRequest(f"r{n}", (*common, 40 + n), sampling=greedy) for n in range(2)]
+    requests = [*shares, EngineRequest("r2", (*common, 50), sampling=greedy), request(3, 3, greedy)]
+    runner = (padded_runner if padded else cuda_runner)(tmp_path, device)
+    seen = watch_shared_lengths(runner, monkeypatch)
+    found = generate(runner, tmp_path, requests)
+    expected = generate(build_cpu_runner(tmp_path, num_blocks=60), tmp_path, requests)
+    assert {name: tokens(out) for name, out in found.items()} == {n: tokens(out) for n, out in expected.items()}
+    assert 32 in seen
+    assert None in seen[seen.index(32) :]
+
+
+def watch_shared_lengths(runner: CudaRunner, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What each call of the decode attention was told of shared keys; None: the plain kernel alone."""
+    attention, seen = cast(TritonAttention, runner._forward.attention), list[int | None]()
+    decode_rows = attention.decode_rows
+
+    def watched(*args: Any) -> None:
+        shared_len = args[3].shared_len
+        seen.append(None if shared_len is None else int(shared_len))
+        decode_rows(*args)
+
+    monkeypatch.setattr(attention, "decode_rows", watched)
+    return seen
 
 
 def test_an_unknown_id_fails_its_own_request(tmp_path: Path, device: torch.device) -> None:
