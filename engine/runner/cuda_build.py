@@ -76,7 +76,8 @@ def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device
     """Our own kernels for few rows of 16-bit weights, overlapping from Hopper on; cuBLAS for the rest."""
     if device.type != "cuda" or dtype == torch.float32:
         return Products()
-    return Products(product_table(model), torch.cuda.get_device_capability(device) >= (9, 0))
+    capability = torch.cuda.get_device_capability(device)
+    return Products(product_table(model, capability[0] == 9), capability >= (9, 0))
 
 
 def _probe_context(

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from engine.kernels.activation import silu_mul
 from engine.kernels.gemv import gemv
-from engine.kernels.skinny_gemm import SkinnyConfig, skinny_gemm
+from engine.kernels.skinny_gemm import skinny_gemm
 from engine.kernels.stream_gemm import StreamConfig, stream_gemm
-from engine.runner.product_table import Table, row_blocks
+from engine.runner.product_table import Table, Tiling, row_blocks
 
 
 class Products:
@@ -25,12 +25,10 @@ class Products:
         """Whether `row` is the way to compute a single row."""
         return bool(self._table)
 
-    def _config(self, kind: str, rows: int) -> SkinnyConfig | StreamConfig | None:
+    def _config(self, kind: str, rows: int) -> Tiling | None:
         return next((config for most, config in self._table.get(kind, {}).items() if rows <= most), None)
 
-    def _own(
-        self, x: torch.Tensor, weight: torch.Tensor, config: SkinnyConfig | StreamConfig, silu: bool = False
-    ) -> torch.Tensor:
+    def _own(self, x: torch.Tensor, weight: torch.Tensor, config: Tiling, silu: bool = False) -> torch.Tensor:
         if isinstance(config, StreamConfig):
             return stream_gemm(x, weight, config, silu, pdl=self.pdl)
         return skinny_gemm(x, weight, config, silu, pdl=self.pdl)

@@ -20,6 +20,7 @@ from tests.support.paged import relative_error
 
 CUDA = torch.device("cuda")
 EPS = 1e-6
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
 HEADS = [(8, 8), (8, 4), (8, 2), (10, 2), (14, 2), (16, 2), (28, 4), (32, 8)]
 SIZES = [896, 1024, 1536, 2048, 2560, 3584, 4096, 5120]
 """Hidden sizes of Qwen models from 0.5B to 32B."""
@@ -136,7 +137,7 @@ def matrices(name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_products_of_real_models(name: str, pdl: bool) -> None:
     """Whatever kernel is taken for each number of rows; beyond the last of the table it is cuBLAS."""
-    products = Products(product_table(MODELS[name]), pdl)
+    products = Products(product_table(MODELS[name], HOPPER), pdl)
     wrong = {}
     for rows in (1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128):
         for kind, weight in matrices(name).items():
@@ -157,7 +158,7 @@ def test_products_of_real_models(name: str, pdl: bool) -> None:
 @pytest.mark.parametrize("pdl", [False, True])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_one_row_with_what_stands_around_it(name: str, pdl: bool) -> None:
-    products, weights = Products(product_table(MODELS[name]), pdl), matrices(name)
+    products, weights = Products(product_table(MODELS[name], HOPPER), pdl), matrices(name)
     hidden = MODELS[name].hidden_size
     x, norm = random(1, hidden, seed=2), random(hidden, seed=3)
     normed = reference.rms_norm(x, norm, EPS)
