@@ -125,20 +125,11 @@ def _paged_decode(
     end = tl.minimum(begin + chunk, length)
     if WINDOW > 0:
         begin = tl.maximum(begin, length - WINDOW)
+    table_row = block_table + row.to(tl.int64) * table_stride
     result, lse = _attend_chunk(
-        query,
-        k_cache + head * HEAD_DIM,
-        v_cache + head * HEAD_DIM,
-        block_table + row.to(tl.int64) * table_stride,
-        begin,
-        end,
-        page_stride,
-        token_stride,
-        HEAD_DIM,
-        ROWS,
-        PAGE,
-        BLOCK,
-    )
+        query, k_cache + head * HEAD_DIM, v_cache + head * HEAD_DIM, table_row, begin, end,
+        page_stride, token_stride, HEAD_DIM, ROWS, PAGE, BLOCK,
+    )  # fmt: skip
     cell = row.to(tl.int64) * KV_HEADS + head
     if SPLITS == 1:
         _finish(

@@ -98,6 +98,32 @@ def test_all_steps_over_page_sizes(name: str, page: int, head_dim: int) -> None:
         assert relative_error(attend(backend, batch, metadata_of(batch, page)), expected(plain)) < BOUND
 
 
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "flash-attn"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize(("heads", "kv_heads"), [*HEADS, (28, 4)])
+def test_decode_rows_that_share_a_prefix(name: str, heads: int, kv_heads: int, head_dim: int) -> None:
+    """Beside chunks and alone, from few rows to many, rows that pad among them; equal to the bit each time."""
+    backend = make(name, heads, kv_heads, head_dim)
+    page = backend.block_sizes[0]
+    for rows, blocks, chunks in ((8, 4, []), (33, 1, [40]), (64, 5, []), (130, 2, [7, 200])):
+        own = [(37 * row) % 300 + 1 for row in range(rows)]
+        counts, contexts = [1] * rows + chunks, [blocks * page + length for length in own] + chunks
+        contexts[rows - 1] = 1  # as a row that only pads
+        plain = paged_batch(counts, contexts, heads, kv_heads, head_dim, page, torch.bfloat16, CUDA)
+        table = plain.block_table.clone()
+        table[: rows - 1, :blocks] = plain.block_table[0, :blocks]
+        plain = replace(plain, block_table=table)
+        length = torch.tensor([blocks * page], dtype=torch.int32, device=CUDA)
+        batch = poisoned(plain, backend)
+        metadata = replace(metadata_of(batch, page), shared_len=length, num_decode_rows=rows)
+        out, truth = attend(backend, batch, metadata), expected(plain)
+        assert bool(out.isfinite().all())
+        kept = torch.arange(len(out), device=CUDA) != rows - 1
+        assert relative_error(out[kept], truth[kept]) < BOUND
+        for _ in range(10):
+            assert torch.equal(attend(backend, batch, metadata), out)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(("decoding", "chunks"), [(5, []), (3, [40, 130]), (0, [64])])
 def test_rows_that_only_pad_disturb_nobody(name: str, decoding: int, chunks: list[int]) -> None:
