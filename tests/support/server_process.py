@@ -31,7 +31,7 @@ def demo_server(*flags: str, ready_s: float = PATIENCE_S) -> Iterator[str]:
 
 @contextlib.contextmanager
 def demo_process(*flags: str, ready_s: float = PATIENCE_S) -> Iterator[tuple[int, str]]:
-    """The same with the id of the process before the URL."""
+    """The same with the id of the process before the URL. Afterwards nothing unexpected may stand in its log."""
     if not list(DEMO.glob("*.safetensors")):
         pytest.skip("the demo model has no weights")
     with tempfile.NamedTemporaryFile("w+") as log:
@@ -45,6 +45,8 @@ def demo_process(*flags: str, ready_s: float = PATIENCE_S) -> Iterator[tuple[int
                 process.wait(PATIENCE_S)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+        said = Path(log.name).read_text(errors="replace")
+        assert "Traceback" not in said, said[said.index("Traceback") :][:3000]
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> str:
