@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from adapters.backend_options import BackendLimits
 from engine.errors import EngineError, EngineOverloadedError
@@ -63,16 +63,28 @@ class Admission:
 
         Those that the engine gets are counted out by EngineLink when they end, the others by `leave`.
         """
-        self._num_seats = info.max_num_seqs if info is not None else 0
-        counts, limits = self._counts, self._limits
+        counts = self._counts
         with counts.locked():
             counts.add(num_choices)  # before the look: so the bound holds even where the lock could not be had
-            if (
-                counts.sequences <= limits.max_waiting_requests + self._num_seats
-                and counts.waiting_tokens <= limits.max_waiting_tokens
-            ):
+            if self._fits(0, info):
                 return
             counts.add(-num_choices)
+        self._refuse()
+
+    def look(self, num_choices: int, info: EngineInfo | None) -> None:
+        """Whether there is room for so many more, without counting them. Raises EngineOverloadedError."""
+        if not self._fits(num_choices, info):
+            self._refuse()
+
+    def _fits(self, more: int, info: EngineInfo | None) -> bool:
+        self._num_seats = info.max_num_seqs if info is not None else 0
+        counts, limits = self._counts, self._limits
+        return (
+            counts.sequences + more <= limits.max_waiting_requests + self._num_seats
+            and counts.waiting_tokens <= limits.max_waiting_tokens
+        )
+
+    def _refuse(self) -> NoReturn:
         self.num_refused += 1
         raise EngineOverloadedError(BUSY, self.retry_after_s)
 

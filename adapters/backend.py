@@ -235,6 +235,10 @@ class Backend(Protocol):
         """The latest snapshot."""
         ...
 
+    def check_room(self, num_choices: int) -> None:
+        """For who is about to work on a request before `generate`. Raises EngineOverloadedError."""
+        ...
+
     async def generate(self, request: GenerationRequest) -> Generation:
         """Check, render, encode, admit.
 

@@ -190,6 +190,9 @@ class EngineBackend:
 
     # ---- requests
 
+    def check_room(self, num_choices: int) -> None:
+        self._admission.look(num_choices, self._link.info)
+
     async def generate(self, request: GenerationRequest) -> EngineGeneration:
         """Everything that can be refused is refused here; see adapters.backend."""
         workers, facts = await self._ready()

@@ -163,6 +163,9 @@ class BenchBackend:
     async def generate(self, request: GenerationRequest) -> BenchGeneration:
         return BenchGeneration(self._engine, request)
 
+    def check_room(self, num_choices: int) -> None:
+        return
+
     async def render(self, prompt: Prompt) -> RenderedPrompt:
         return RenderedPrompt((1, 2, 3), "a b c")
 

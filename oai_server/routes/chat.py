@@ -70,7 +70,7 @@ async def checked(services: Services, body: ChatRequest, request: HasScope, repl
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
         logprobs=validator.chat_logprobs(body.logprobs, body.top_logprobs),
     )
-    if (grammar := await validator.grammar(body)) is not None:
+    if (grammar := await validator.grammar(body, services.backend)) is not None:
         params = msgspec.structs.replace(params, grammar=grammar)
     return generation_request(
         services,

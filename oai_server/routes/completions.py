@@ -82,7 +82,7 @@ async def checked(
     )
     validator.sequences(params.n, len(prompts))
     validator.amount("max_tokens", params.n * len(prompts), params.max_tokens, params.logprobs, card)
-    if (grammar := await validator.grammar(body)) is not None:
+    if (grammar := await validator.grammar(body, services.backend)) is not None:
         params = msgspec.structs.replace(params, grammar=grammar)
     if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)

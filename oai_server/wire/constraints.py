@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
@@ -47,12 +48,17 @@ _NONE = (None,) * len(FIELDS)
 
 
 async def requested_grammar(
-    request: SamplingFields, timeout_s: float, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
+    request: SamplingFields,
+    timeout_s: float,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_depth: int = MAX_DEPTH,
+    check_room: Callable[[], None] = lambda: None,
 ) -> GrammarSpec | None:
     """The grammar that a request asks for, compiled once to see that it is one. Raises 400 naming the field.
 
     `max_bytes`: of the field as JSON; `max_depth`: of a schema. Compiling runs beside the event loop, for at most
-    `timeout_s`. Raises EngineOverloadedError when too many do.
+    `timeout_s`, unless `check_room` objects. Raises EngineOverloadedError when too many do.
     """
     values = _read(request)
     if values == _NONE:
@@ -75,6 +81,7 @@ async def requested_grammar(
     key = hashlib.blake2b(encoded, digest_size=16).digest()
     if (grammar := known.get(key)) is not None:
         return grammar
+    check_room()
     loop = asyncio.get_running_loop()
     compiling = loop.run_in_executor(_threads(), _compiled, name, value, timeout_s)
     try:

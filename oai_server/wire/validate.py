@@ -6,11 +6,11 @@ What needs the tokenizer or the model (vocabulary ids, context length) is checke
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 import msgspec
 
-from adapters.backend import GenerationParams, ModelCard, TextPrompt, TokenPrompt
+from adapters.backend import Backend, GenerationParams, ModelCard, TextPrompt, TokenPrompt
 from engine.request import GrammarSpec
 from oai_server.errors import ApiError, invalid
 from oai_server.settings import Settings
@@ -106,14 +106,15 @@ class Validator:
             truncate_prompt_tokens=request.truncate_prompt_tokens,
         )
 
-    async def grammar(self, request: SamplingFields) -> GrammarSpec | None:
-        """The form that the reply must have, compiled for trial."""
+    def grammar(self, request: SamplingFields, backend: Backend) -> Awaitable[GrammarSpec | None]:
+        """The form that the reply must have, compiled for trial if there is room for the request."""
         settings = self.settings
-        return await requested_grammar(
+        return requested_grammar(
             request,
             settings.grammar_timeout,
             max_bytes=settings.max_grammar_kib << 10,
             max_depth=settings.max_json_depth,
+            check_room=lambda: backend.check_room(1),
         )
 
     def choices(self, request: SamplingFields) -> int:
@@ -136,13 +137,11 @@ class Validator:
         self, name: str, sequences: int, max_tokens: int | None, logprobs: int | None, card: ModelCard
     ) -> None:
         """Output tokens of all sequences, each with its logprobs: they are kept until all are there."""
-        budget, words = self.settings.max_tokens_per_request, f"n * {name}"
         if max_tokens is None:
             max_tokens = card.max_model_len if logprobs else 0
-        asked = sequences * max_tokens
-        if logprobs:
-            asked, words = asked * (1 + logprobs), f"{words} * (1 + logprobs)"
-        if asked > budget:
+        asked = sequences * max_tokens * (1 + (logprobs or 0))
+        if asked > (budget := self.settings.max_tokens_per_request):
+            words = f"n * {name} * (1 + logprobs)" if logprobs else f"n * {name}"
             raise invalid(f"{words} of all prompts must be at most {budget}, got {shown(asked)}.", name)
 
     def prompt_amount(self, name: str, prompts: Iterable[TextPrompt | TokenPrompt], logprobs: int | None) -> None:

@@ -15,6 +15,8 @@ from engine.request import GrammarSpec
 from oai_server.wire import constraints
 from oai_server.wire.completions import CompletionRequest
 from oai_server.wire.constraints import requested_grammar
+from tests.support.fake_backend import Script
+from tests.support.live_server import LiveServer
 
 
 def request(**fields: Any) -> CompletionRequest:
@@ -68,3 +70,14 @@ def test_what_is_known_is_bounded() -> None:
     for i in range(10):
         known.add(b"large %d" % i, GrammarSpec("regex", "x" * (constraints.MAX_KNOWN_CHARS // 4)))
     assert len(known._grammars) <= 4 and known._chars <= constraints.MAX_KNOWN_CHARS
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_for_a_full_queue_nothing_is_compiled(server: LiveServer, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(constraints, "_compiled", lambda name, value, timeout_s: compiled.append(value))
+    server.backend.script = Script(max_live=0)
+    body = {"prompt": "a", "messages": [{"role": "user", "content": "x"}], "guided_regex": "[ab]+"}
+    reply = server.post(path, body)
+    assert reply.status_code == 429 and int(reply.headers["retry-after"]) >= 1
+    assert compiled == []

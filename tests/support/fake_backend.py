@@ -199,6 +199,10 @@ class FakeBackend:
             num_running=len(self.live), kv_blocks_total=100, kv_blocks_used=len(self.live), block_size=16
         )
 
+    def check_room(self, num_choices: int) -> None:
+        if self.script.max_live is not None and len(self.live) + num_choices > self.script.max_live:
+            raise EngineOverloadedError("The queue is full.", retry_after_s=1.5)
+
     async def generate(self, request: GenerationRequest) -> FakeGeneration:
         self.requests.append(request)
         del self.requests[:-100]
@@ -207,8 +211,7 @@ class FakeBackend:
             raise self.script.admission_error
         if self.script.health.state != "ready":
             raise EngineUnavailableError("The engine is starting.", retry_after_s=2.0)
-        if self.script.max_live is not None and len(self.live) >= self.script.max_live:
-            raise EngineOverloadedError("The queue is full.", retry_after_s=1.5)
+        self.check_room(1)
         prompt = await self.render(request.prompt)
         context = self._card.max_model_len
         if len(prompt.token_ids) > context:
