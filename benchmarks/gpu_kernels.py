@@ -1,7 +1,7 @@
 """Which kernel is fastest where: matrix products by rows, attention by backend. `python -m benchmarks.gpu_kernels`.
 
-Each candidate runs over several copies of its data, more than the L2 cache holds, inside one CUDA graph. The best
-tilings go into `engine/runner/product_table.py`.
+Each candidate runs over several copies of its data, more than the L2 cache holds, inside one CUDA graph.
+`benchmarks.gpu_products` tries the good ones in whole steps.
 """
 
 from __future__ import annotations
