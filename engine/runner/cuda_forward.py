@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from engine.attention.base import AttentionBackend, AttentionMetadata
@@ -69,6 +71,16 @@ class CudaForward:
             activated = products.row(residual, layer.gate_up, norm=layer.post_norm, eps=eps, silu=True)
             products.row(activated, layer.down, residual=residual)
         return products.row(residual, self.weights.lm_head, norm=self.weights.final_norm, eps=eps)
+
+    def rehearse_attention(self, metadata: AttentionMetadata) -> None:
+        """Attention alone, of zeros over one key a row: compiles its kernels. Safe in several threads at once, since
+        rows of one key leave nothing behind in the kernels' workspaces."""
+        rows, device = metadata.context_len.shape[0], self.kv_cache.device
+        shape = (rows, self.config.num_heads, self.config.head_dim)
+        query = torch.zeros(shape, dtype=self.kv_cache.dtype, device=device)
+        lengths = torch.ones(rows, dtype=torch.int32, device=device)
+        single = dataclasses.replace(metadata, context_len=lengths)
+        self.attention.attend(query, self.kv_cache[0, 0], self.kv_cache[1, 0], single, self._scale)
 
     def _attend(
         self, number: int, layer: LayerWeights, qkv: torch.Tensor, metadata: AttentionMetadata

@@ -21,7 +21,7 @@ from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
 from engine.runner.cuda_results import LaunchedStep, ResultRing
 from engine.runner.cuda_special import SpecialSampler
-from engine.runner.shared_prefix import SharedPrefix
+from engine.runner.shared_prefix import MIN_ROWS, SharedPrefix
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
@@ -308,9 +308,15 @@ class CudaRunner:
             with torch.inference_mode(), torch.cuda.device(self.device):
                 self._rehearse(size)
 
+        def rehearse_shared(size: int) -> None:
+            with torch.inference_mode(), torch.cuda.device(self.device):
+                self._forward.rehearse_attention(self._decode_tensors(size, shared=True).metadata)
+
         first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
             list(pool.map(rehearse, [*first, *(size for size in self._sizes if size not in first)]))
+            if self._shared_prefix:
+                list(pool.map(rehearse_shared, [size for size in self._sizes if size >= MIN_ROWS]))
 
     def prepare_more(self) -> bool:
         """Capture one graph that is planned, or that service has missed."""
