@@ -132,13 +132,11 @@ class PrefixWorkspace:
 
 
 def choose_prefix_tiling(rows: int, kv_heads: int, group: int) -> PrefixTiling:
-    """As many splits as one round of the chip holds: the decode kernel's programs run beside them."""
+    """Programs for about one and a quarter rounds of the chip: the decode kernel's run beside them."""
     packed = rows * group
     block_m = min(64, max(16, next_power_of_two(packed)))
     tiles = kv_heads * ceil_div(packed, block_m)
-    splits = 1
-    while splits < MAX_SPLITS and 2 * splits * tiles <= MULTIPROCESSORS:
-        splits *= 2
+    splits = max(1, min(MAX_SPLITS, round(1.3 * MULTIPROCESSORS / tiles)))
     return PrefixTiling(block_m, 64, splits, 4, 3)
 
 

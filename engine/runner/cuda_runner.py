@@ -118,6 +118,9 @@ class CudaRunner:
         if not self._eager:
             shapes = [MixedShape(rows, CHUNK_ROWS, size) for rows in self._mixed_sizes for size in self._chunk_sizes]
             self._later.extend((self._mixed_graphs, shape) for shape in shapes)
+        if self._shared_prefix and not self._eager:
+            sizes = [size for size in self._sizes if size >= MIN_ROWS]
+            self._later.extend((self._shared_sampling_graphs, size) for size in sizes)
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():

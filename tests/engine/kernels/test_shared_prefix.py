@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from engine.kernels.paged_decode import DecodeWorkspace, paged_decode
-from engine.kernels.shared_prefix import PrefixTiling, PrefixWorkspace, choose_prefix_tiling, shared_prefix
+from engine.kernels.shared_prefix import (
+    MAX_SPLITS,
+    PrefixTiling,
+    PrefixWorkspace,
+    choose_prefix_tiling,
+    shared_prefix,
+)
 from tests.support.paged import PagedBatch, expected, paged_batch, relative_error
 
 PAGE = 64
@@ -96,4 +102,4 @@ def test_partials_fit_the_workspace(rows: int, kv_heads: int, group: int) -> Non
     tiling = choose_prefix_tiling(rows, kv_heads, group)
     workspace = PrefixWorkspace(512, kv_heads * group, 64, torch.device("cpu"))
     assert rows * kv_heads * group * tiling.splits <= workspace.lse.numel()
-    assert tiling.splits & (tiling.splits - 1) == 0
+    assert 1 <= tiling.splits <= MAX_SPLITS
