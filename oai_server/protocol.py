@@ -22,6 +22,11 @@ from oai_server.retry import retry_after
 from oai_server.settings import Settings
 
 HEADERS, BODY, COMPLETE = range(3)
+FREE_PIECES = 4096
+LEAST_PIECE_BYTES = 64
+"""A chunked body of more pieces than `FREE_PIECES` has so many bytes in each on average: a piece has its price."""
+MAX_PIPELINED = 64
+"""Requests behind the present one; uvicorn reads on however many wait. What comes behind those is not answered."""
 UPGRADE = re.compile(rb"(?im)^upgrade:")
 
 
@@ -69,6 +74,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._on_lost = LostConnection()
         self._max_body_bytes = int(config.settings.max_body_mib * 2**20)
         self._framing: ChunkFraming | None = None
+        self._num_pieces = self._num_piece_bytes = 0
+        self._chunked = False
+        self._pieces: list[bytes] = []
+        """Of a body, as they came with the present bytes: uvicorn would copy all for each."""
         self._before = b""
         """The last bytes of the piece before, while headers are coming."""
         self._num_complete = 0
@@ -99,6 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 data = _without_upgrade(data)
         known, num_complete = self._framing, self._num_complete
         super().data_received(data)
+        self._hand_over_body()
         if self._framing is not None:
             self._check_framing(data, begins=known is None, alone=num_complete == self._num_complete)
             if self.transport.is_closing():
@@ -116,14 +126,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._part = HEADERS
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._stop_parser(ApiError(400, "Too many requests behind one that is not answered yet."))
         super().on_message_begin()
         self.scope["extensions"] = {ON_LOST: self._on_lost}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > self._max_headers:
-            self._stop_parser(
-                ApiError(431, f"More than {self._max_headers} headers.", headers={"connection": "close"})
-            )
+            self._stop_parser(self._too_many_headers())
         if self._header_bytes > self._max_header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._max_header_bytes:
@@ -133,13 +143,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop_parser(ApiError(400, "A request has one Host header."))
         self._header_bytes = 0
         self._part = BODY
-        if b"transfer-encoding" in names:
+        self._chunked = b"transfer-encoding" in names
+        if self._chunked:
+            self._num_pieces = self._num_piece_bytes = 0
             self._framing = ChunkFraming(self._max_body_bytes)
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers are dropped: as headers they could pretend to be what a proxy in front of us has checked."""
         if self._part != BODY:
+            if len(self.headers) > self._max_headers:
+                self._stop_parser(self._too_many_headers())
             super().on_header(name, value)
             return
         self._num_trailers += 1
@@ -147,7 +161,22 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._num_trailers > self._max_headers or self._trailer_bytes > self._max_header_bytes:
             self._stop_parser(_too_many_header_bytes())
 
+    def on_body(self, body: bytes) -> None:
+        if self._chunked:
+            self._num_pieces += 1
+            self._num_piece_bytes += len(body)
+            if self._num_pieces > FREE_PIECES and self._num_piece_bytes < LEAST_PIECE_BYTES * self._num_pieces:
+                self._stop_parser(ApiError(400, "The body comes in too many small chunks."))
+        self._pieces.append(body)
+
+    def _hand_over_body(self) -> None:
+        if self._pieces:
+            body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._hand_over_body()
         self._part = COMPLETE
         self._framing = None
         self._num_complete += 1
@@ -168,6 +197,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(error)
 
     # ---- refusing
+
+    def _too_many_headers(self) -> ApiError:
+        return ApiError(431, f"More than {self._max_headers} headers.", headers={"connection": "close"})
 
     def _stop_parser(self, error: ApiError) -> None:
         self._refusal = error
@@ -192,6 +224,9 @@ class GuardedProtocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
+        elif self.cycle is not None and self._part == BODY:
+            self.transport.close()  # the request was answered before its body had come
+            return
         body = error.body()
         headers = {
             "content-type": "application/json",

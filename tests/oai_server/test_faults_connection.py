@@ -195,6 +195,40 @@ def test_a06_chunks_behind_a_pipelined_request(server: LiveServer) -> None:
     assert server.send(first + second).count(b"HTTP/1.1 200") == 2
 
 
+@pytest.mark.parametrize(
+    ("size", "count", "status"), [(1, 3000, 200), (1, 6000, 400), (63, 1000, 200), (80, 1000, 200)]
+)
+def test_a06_many_small_chunks(server: LiveServer, size: int, count: int, status: int) -> None:
+    """Each chunk costs as much as a large one; bodies of a few thousand bytes may come as they like."""
+    chunk = b"%x\r\n%b\r\n" % (size, b" " * size)
+    body = chunk * count + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    data = request(POST, JSON, "Transfer-Encoding: chunked", body=body, length=False)
+    with server.raw() as connection:
+        connection.sendall(data)
+        assert int(one_reply(connection).split(b" ")[1]) == status
+
+
+def test_a06_small_chunks_behind_a_pipelined_request(server: LiveServer) -> None:
+    chunks = request(POST, JSON, "Transfer-Encoding: chunked") + b"1\r\n \r\n" * 6000
+    assert server.send(request("GET /health HTTP/1.1") + chunks).count(b"HTTP/1.1 ") <= 2
+
+
+def test_what_comes_behind_an_answered_request_is_not_answered_again(server: LiveServer) -> None:
+    """Else the second answer would be taken for the next request's."""
+    head = request(POST, "Content-Type: text/plain", "Transfer-Encoding: chunked")
+    with server.raw() as connection:
+        connection.sendall(head)
+        assert one_reply(connection).startswith(b"HTTP/1.1 415")
+        connection.sendall(b"zz\r\n")
+        assert one_reply(connection) == b""
+
+
+def test_a19_too_many_pipelined_requests_end_the_connection(server: LiveServer) -> None:
+    """Those that were taken are answered; a client that reads nothing holds no more of them in memory."""
+    reply = server.send(request("GET /health HTTP/1.1") * 5000)
+    assert 60 < reply.count(b"HTTP/1.1 200") < 80 and reply.count(b"HTTP/1.1 ") < 80
+
+
 def test_trailers_are_no_headers(server: LiveServer) -> None:
     """Else they could say what a proxy in front of the server keeps to itself."""
     body = b"%x\r\n%b\r\n0\r\nContent-Type: application/json\r\nX-Request-Id: forged\r\n\r\n" % (len(BODY), BODY)
