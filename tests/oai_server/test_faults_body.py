@@ -264,3 +264,9 @@ def test_vllm_s_words_where_harnesses_look_for_them(server: LiveServer) -> None:
         (chat(stop=""), "stop cannot contain an empty string."),
     ):
         assert server.post(path, body).json()["error"]["message"] == words
+
+
+def test_c05_the_newer_name_wins(server: LiveServer) -> None:
+    for older, newer in ((5, 2), (2, 5), (-1, 3)):
+        reply = server.post(*chat(max_tokens=older, max_completion_tokens=newer))
+        assert reply.json()["usage"]["completion_tokens"] == newer
