@@ -94,5 +94,5 @@ def heed_signals(stop_when_idle: threading.Event, stop: threading.Event) -> None
         stop_when_idle.set()
 
     signal.signal(signal.SIGTERM, on_terminate)
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGPIPE"):
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)

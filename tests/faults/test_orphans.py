@@ -95,7 +95,7 @@ def test_an_orderly_stop_leaves_nothing(tree: Tree) -> None:
 
 
 def test_stray_signals_do_not_end_the_engine(tree: Tree) -> None:
-    for name in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+    for name in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
         os.kill(tree.engine_pid, name)
     time.sleep(0.5)
     assert alive(tree.engine_pid)

@@ -161,7 +161,7 @@ def _swallow(url: str) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_g11_other_signals_do_not_kill(workers: int) -> None:
     with server_process(api_workers=workers) as (process, url):
-        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             process.send_signal(number)
         for _ in range(5):
             assert CLIENT.get(url + "/health").status_code == 200
