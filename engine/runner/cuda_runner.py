@@ -38,9 +38,9 @@ RIDGE_TOKENS = 192
 """Where computing a 16-bit product takes as long as reading its weights: 790 TFLOP/s over 4.28 TB/s on an H200."""
 LAUNCH_FLOP = 7e12
 """A step of so much takes twice as long as the host needs to launch it kernel by kernel: it needs no graph."""
-COMPILED_FIRST = (1, 8, 16, 2, 24, 40, 4, 48, 56, 112)
+COMPILED_FIRST = (1, 8, 16, 2, 24, 40, 80, 112, 4, 48, 56)
 """Decode rows from which on other kernels, or other compilations of them, are used; the slowest first."""
-COMPILERS = 10
+COMPILERS = 12
 WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
 
 

@@ -11,7 +11,7 @@ from engine.models.config import ModelConfig
 
 Tiling = SkinnyConfig | StreamConfig
 Table = dict[str, dict[int, Tiling]]
-"""Kind of product -> largest number of rows -> tiling. Rows beyond the largest go to cuBLAS."""
+"""Kind of product -> largest number of rows, ascending -> tiling. Rows beyond the largest go to cuBLAS."""
 
 PROGRAMS = 280
 """Programs of a skinny product that fill the chip twice; matrices of fewer tiles are split along k."""
@@ -33,22 +33,16 @@ def product_table(config: ModelConfig, hopper: bool = False) -> Table:
     }
     if not hopper:
         return table
-    qkv, down = table["qkv"][32], table["down"][32]
-    table["qkv"] = {16: qkv, 64: _streamed(config.qkv_width, hidden, 64, 220)}
+    table["qkv"] = {16: table["qkv"][32], 64: _streamed(config.qkv_width, hidden, 64, 220)}
     table["o"] = {
-        8: _streamed(hidden, o_size, 8, 220),
-        32: _streamed(hidden, o_size, 32, 220),
+        8: _streamed(hidden, o_size, 8, 220, few_rows=True),
+        16: _streamed(hidden, o_size, 16, 220, few_rows=True),
+        32: _streamed(hidden, o_size, 32, 220, block_k=64, few_rows=True),
         64: _streamed(hidden, o_size, 64, 110, block_k=64),
     }
-    table["down"] = {
-        8: _streamed(hidden, inner, 8, 380),
-        16: _streamed(hidden, inner, 16, 380),
-        32: down,
-        64: _streamed(hidden, inner, 64, 220),
-    }
-    # Smaller ones have too few tiles, as SwiGLU cannot be split; larger ones leave two stages to each program.
-    if MULTIPROCESSORS <= ceil_div(inner, 64) <= 3 * MULTIPROCESSORS:
-        table["gate_up"][64] = _streamed(inner, hidden, 64, 1, block_k=64, silu=True)
+    table["down"] = {rows: _streamed(hidden, inner, rows, 380, few_rows=True) for rows in (8, 16, 32)}
+    table["down"][64] = _streamed(hidden, inner, 64, 220)
+    table["gate_up"] = dict(sorted((table["gate_up"] | _streamed_swiglu(inner, hidden)).items()))
     return table
 
 
@@ -58,15 +52,41 @@ def _split(outputs: int, size: int) -> SkinnyConfig:
 
 
 def _streamed(
-    outputs: int, size: int, rows: int, programs: int, block_k: int = 128, silu: bool = False
+    outputs: int, size: int, rows: int, programs: int, block_k: int = 128, few_rows: bool = False
 ) -> StreamConfig:
-    """About so many programs, and as many stages as let all of them be resident at once."""
+    """About so many programs."""
     tiles = ceil_div(outputs, 64)
     splits = max(1, min(round(programs / tiles), size // SHORTEST_SPLIT, 16))
-    stage = StreamConfig(64, block_k, splits, 4, 1).shared_bytes(rows, silu)
-    each = SHARED_BYTES // ceil_div(tiles * splits, MULTIPROCESSORS)
-    most = ceil_div(ceil_div(size, block_k), splits)
-    return StreamConfig(64, block_k, splits, 4, max(2, min(each // stage, most, 12)))
+    config = StreamConfig(64, block_k, splits, 4, few_rows=few_rows)
+    return _resident(config, tiles * splits, ceil_div(ceil_div(size, block_k), splits), rows)
+
+
+def _streamed_swiglu(inner: int, hidden: int) -> dict[int, Tiling]:
+    """Nothing where there are too few tiles, as SwiGLU cannot be split, or so many that two stages would be left."""
+    tiles, blocks = ceil_div(inner, 64), ceil_div(hidden, 64)
+    if not MULTIPROCESSORS <= tiles <= 3 * MULTIPROCESSORS:
+        return {}
+    found: dict[int, Tiling] = {}
+    for rows in (8, 16):
+        few = StreamConfig(64, 128, few_rows=True)
+        found[rows] = _resident(few, tiles, ceil_div(blocks, 2), rows, silu=True)
+    wide_tiles = ceil_div(inner, 72)
+    if ceil_div(wide_tiles, MULTIPROCESSORS) == ceil_div(tiles, MULTIPROCESSORS):
+        return found | {64: _resident(StreamConfig(64), tiles, blocks, 64, silu=True)}
+    for rows in (32, 64, 128):
+        found[rows] = _resident(StreamConfig(64, wide=True), wide_tiles, blocks, rows, silu=True)
+    if ceil_div(inner, 144) <= MULTIPROCESSORS:
+        found[96] = _resident(StreamConfig(128, num_warps=8, wide=True), MULTIPROCESSORS, blocks, 96, silu=True)
+    return found
+
+
+def _resident(config: StreamConfig, programs: int, blocks: int, rows: int, silu: bool = False) -> StreamConfig:
+    """As many stages as let all programs be resident at once."""
+    each = SHARED_BYTES // ceil_div(programs, MULTIPROCESSORS)
+    stages = min(12, blocks)
+    while stages > 2 and config._replace(stages=stages).shared_bytes(rows, silu) > each:
+        stages -= 1
+    return config._replace(stages=stages)
 
 
 def row_blocks(weight: torch.Tensor, norm: bool, silu: bool) -> tuple[int, int]:

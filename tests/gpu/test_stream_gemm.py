@@ -23,6 +23,13 @@ CONFIGS = [
     StreamConfig(64, 128, 1, 4, 2),
     StreamConfig(128, 64, 1, 4, 3),
     StreamConfig(128, 32, 1, 8, 4),
+    StreamConfig(64, 128, 1, 4, 3, few_rows=True),
+    StreamConfig(64, 64, 1, 4, 5, few_rows=True),
+]
+WIDE = [
+    StreamConfig(64, 64, 1, 4, 3, wide=True),
+    StreamConfig(128, 64, 1, 8, 3, wide=True),
+    StreamConfig(64, 64, 1, 4, 2, few_rows=True, wide=True),
 ]
 
 
@@ -46,7 +53,7 @@ def test_every_tiling(config: StreamConfig, dtype: torch.dtype, pdl: bool) -> No
 
 
 @pytest.mark.parametrize("pdl", [False, True])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [*CONFIGS, *WIDE])
 def test_swiglu(config: StreamConfig, pdl: bool) -> None:
     for inner, size in ((72, 64), (1000, 704), (4864, 896)):
         weight = random(2 * inner, size, seed=2) * size**-0.5
