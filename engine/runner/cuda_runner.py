@@ -118,9 +118,6 @@ class CudaRunner:
         if not self._eager:
             shapes = [MixedShape(rows, CHUNK_ROWS, size) for rows in self._mixed_sizes for size in self._chunk_sizes]
             self._later.extend((self._mixed_graphs, shape) for shape in shapes)
-        if self._shared_prefix and not self._eager:
-            sizes = [size for size in self._sizes if size >= MIN_ROWS]
-            self._later.extend((self._shared_sampling_graphs, size) for size in sizes)
 
     def launch(self, batch: StepBatch) -> PendingStep:
         with torch.inference_mode():
@@ -303,6 +300,8 @@ class CudaRunner:
         while self.prepare_more():
             pass
         torch.cuda.synchronize()
+        if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
+            self._later.extend((self._shared_sampling_graphs, size) for size in self._sizes if size >= MIN_ROWS)
 
     def _compile(self) -> None:
         """Run a step of each size in a thread of its own: compilers run side by side."""
@@ -316,10 +315,13 @@ class CudaRunner:
                 self._forward.rehearse_attention(self._decode_tensors(size, shared=True).metadata)
 
         first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
+        order = [*first, *(size for size in self._sizes if size not in first)]
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
-            list(pool.map(rehearse, [*first, *(size for size in self._sizes if size not in first)]))
+            jobs = [pool.submit(rehearse, size) for size in order]
             if self._shared_prefix:
-                list(pool.map(rehearse_shared, [size for size in self._sizes if size >= MIN_ROWS]))
+                jobs += [pool.submit(rehearse_shared, size) for size in self._sizes if size >= MIN_ROWS]
+        for job in jobs:
+            job.result()
 
     def prepare_more(self) -> bool:
         """Capture one graph that is planned, or that service has missed."""
