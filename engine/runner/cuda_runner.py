@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -317,9 +317,10 @@ class CudaRunner:
         first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
         order = [*first, *(size for size in self._sizes if size not in first)]
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
-            jobs = [pool.submit(rehearse, size) for size in order]
-            if self._shared_prefix:
-                jobs += [pool.submit(rehearse_shared, size) for size in self._sizes if size >= MIN_ROWS]
+            jobs: list[Future[None]] = []
+            if self._shared_prefix:  # takes the compiler longest
+                jobs += [pool.submit(rehearse_shared, size) for size in order if size >= MIN_ROWS]
+            jobs += [pool.submit(rehearse, size) for size in order]
         for job in jobs:
             job.result()
 
