@@ -16,7 +16,8 @@ import torch
 
 from engine.config import EngineConfig
 from engine.kernels.skinny_gemm import SkinnyConfig, skinny_gemm
-from engine.kernels.stream_gemm import StreamConfig, stream_gemm
+from engine.kernels.stream_config import StreamConfig
+from engine.kernels.stream_gemm import stream_gemm
 from engine.models.config import ModelConfig
 from engine.runner.cuda_runner import CudaRunner
 from engine.runner.factory import build_runner

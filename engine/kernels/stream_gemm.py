@@ -25,8 +25,6 @@ Sources: "PTX ISA", sections on wgmma, mbarrier, cp.async.bulk.tensor and gridde
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -40,38 +38,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from engine.kernels.common import ceil_div, launch_options, next_power_of_two
-
-MOST_ROWS = 128
-
-
-class StreamConfig(NamedTuple):
-    """How one product is tiled; `block_n` is a multiple of 16 * num_warps, `block_k` 32, 64 or 128."""
-
-    block_n: int
-    block_k: int = 64
-    splits: int = 1
-    num_warps: int = 4
-    stages: int = 4
-    few_rows: bool = False
-    """Stages are filled again at once, and programs begin at different blocks."""
-    wide: bool = False
-    """With SwiGLU and `block_k` 64: `block_n` + `block_n` / 8 outputs a program."""
-
-    @property
-    def extra(self) -> int:
-        """Outputs of the interleaved tile."""
-        return self.block_n // 8 if self.wide else 0
-
-    def padded(self, rows: int) -> int:
-        """Rows of x in shared memory: the matrix instruction's columns, which two warpgroups share in a wide tile."""
-        return max(16 if self.wide and self.num_warps == 8 else 8, next_power_of_two(rows))
-
-    def shared_bytes(self, rows: int, silu: bool = False) -> int:
-        """Shared memory of a program for 16-bit weights, without the mbarriers."""
-        stage_rows = self.block_n * (2 if silu else 1) + 2 * self.extra + self.padded(rows)
-        behind_last = 64 - 2 * self.extra if self.wide else 0
-        return (self.stages * stage_rows + behind_last) * self.block_k * 2
+from engine.kernels.common import ceil_div, launch_options
+from engine.kernels.stream_config import StreamConfig
 
 
 @gluon.jit

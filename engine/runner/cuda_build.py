@@ -10,6 +10,7 @@ from engine.attention.base import AttentionBackend, AttentionMetadata
 from engine.attention.registry import ProbeContext, choose
 from engine.config import CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import ConfigurationError
+from engine.kernels.stream_config import gluon_is_known
 from engine.memory.kv_layout import GIB, KvLayout, size_in_blocks
 from engine.models.config import ModelConfig
 from engine.models.rope import rope_tables
@@ -77,7 +78,10 @@ def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device
     if device.type != "cuda" or dtype == torch.float32:
         return Products()
     capability = torch.cuda.get_device_capability(device)
-    return Products(product_table(model, capability[0] == 9), capability >= (9, 0))
+    streams = capability[0] == 9 and gluon_is_known()
+    if capability[0] == 9 and not streams:
+        logger.info("products are not streamed: Triton's version is not one of those it was tested with")
+    return Products(product_table(model, streams), capability >= (9, 0))
 
 
 def _probe_context(

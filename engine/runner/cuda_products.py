@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from engine.kernels.activation import silu_mul
 from engine.kernels.gemv import gemv
 from engine.kernels.skinny_gemm import skinny_gemm
-from engine.kernels.stream_gemm import StreamConfig, stream_gemm
+from engine.kernels.stream_config import StreamConfig
 from engine.runner.product_table import Table, Tiling, row_blocks
 
 
@@ -30,6 +30,8 @@ class Products:
 
     def _own(self, x: torch.Tensor, weight: torch.Tensor, config: Tiling, silu: bool = False) -> torch.Tensor:
         if isinstance(config, StreamConfig):
+            from engine.kernels.stream_gemm import stream_gemm  # its language is not in every Triton
+
             return stream_gemm(x, weight, config, silu, pdl=self.pdl)
         return skinny_gemm(x, weight, config, silu, pdl=self.pdl)
 

@@ -6,7 +6,7 @@ import torch
 
 from engine.kernels.common import ceil_div
 from engine.kernels.skinny_gemm import SkinnyConfig
-from engine.kernels.stream_gemm import StreamConfig
+from engine.kernels.stream_config import StreamConfig
 from engine.models.config import ModelConfig
 
 Tiling = SkinnyConfig | StreamConfig

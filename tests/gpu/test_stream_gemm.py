@@ -9,7 +9,8 @@ pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
 
 from engine.kernels import reference
 from engine.kernels.norms import add_rms_norm
-from engine.kernels.stream_gemm import StreamConfig, stream_gemm
+from engine.kernels.stream_config import StreamConfig
+from engine.kernels.stream_gemm import stream_gemm
 from tests.support.paged import relative_error
 
 pytestmark = pytest.mark.skipif(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 pytest.importorskip("triton", reason="the kernels' configurations come with Triton")
 
-from engine.kernels.stream_gemm import StreamConfig
+from engine.kernels.stream_config import StreamConfig
 from engine.models.config import ModelConfig, RopeConfig
 from engine.runner.product_table import MULTIPROCESSORS, SHARED_BYTES, product_table
 
@@ -79,3 +82,9 @@ def test_what_was_measured() -> None:
     assert table["down"][64] == StreamConfig(64, 128, 4, 4, 3)
     assert table["o"][64] == StreamConfig(64, 64, 2, 4, 12)
     assert table["qkv"][64] == StreamConfig(64, 128, 3, 4, 3)
+
+
+def test_other_tritons_do_without_the_experimental_language() -> None:
+    """The CUDA build is imported, and other products work, where Gluon's functions are different ones."""
+    script = "import sys, engine.runner.cuda_build; sys.exit('triton.experimental.gluon' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 0
