@@ -77,7 +77,7 @@ class FlashAttention3(PlainStore):
 
 def probe(context: ProbeContext) -> ProbeResult:
     """Needs Hopper, bfloat16, head_dim 64 or 128, no sliding window, and the package."""
-    if context.device.type != "cuda" or torch.cuda.get_device_capability(context.device)[0] != 9:
+    if context.capability[0] != 9:
         return None, "needs a Hopper GPU"
     if context.dtype != torch.bfloat16:
         return None, f"built for bfloat16, not {context.dtype}"

@@ -97,7 +97,7 @@ class FlashAttention2(PlainStore):
 
 def probe(context: ProbeContext) -> ProbeResult:
     """Needs Ampere or newer, 16-bit tensors and the package."""
-    if context.device.type != "cuda" or torch.cuda.get_device_capability(context.device) < (8, 0):
+    if context.capability < (8, 0):
         return None, "needs an NVIDIA GPU of compute capability 8.0"
     if context.dtype not in (torch.bfloat16, torch.float16):
         return None, f"needs 16-bit tensors, not {context.dtype}"

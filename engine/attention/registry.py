@@ -28,6 +28,15 @@ class ProbeContext:
     """None: the backend may choose."""
     windowed: bool = False
     """Whether any layer has a sliding window."""
+    assumed_capability: tuple[int, int] | None = None
+    """Compute capability of a GPU that is not to be asked."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The GPU's compute capability; (0, 0) for other devices."""
+        if self.device.type != "cuda":
+            return 0, 0
+        return self.assumed_capability or torch.cuda.get_device_capability(self.device)
 
 
 ProbeResult = tuple[AttentionBackend | None, str]

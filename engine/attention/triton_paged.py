@@ -114,9 +114,9 @@ def probe(context: ProbeContext) -> ProbeResult:
     """Works wherever Triton compiles: an NVIDIA GPU of compute capability 8.0 or newer."""
     if context.device.type != "cuda":
         return None, "needs an NVIDIA GPU"
-    if torch.cuda.get_device_capability(context.device) < (8, 0):
+    if context.capability < (8, 0):
         return None, "needs compute capability 8.0"
     if context.head_dim not in (32, 64, 128, 256):
         return None, f"head_dim {context.head_dim} is not a power of two up to 256"
-    pdl = torch.cuda.get_device_capability(context.device) >= (9, 0)
+    pdl = context.capability >= (9, 0)
     return TritonAttention(context.num_heads, context.num_kv_heads, context.head_dim, pdl), "own kernels"

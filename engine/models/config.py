@@ -77,6 +77,10 @@ class ModelConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ids that end a reply, from config.json and generation_config.json; the tokenizer's eos comes on top."""
     generation: GenerationDefaults = GenerationDefaults()
 
+    def longest_sequence(self, extrapolated: bool) -> int:
+        """Tokens of the longest sequence that the positions cover."""
+        return self.extrapolated_max_position if extrapolated else self.max_position
+
     def window(self, layer: int) -> int | None:
         return self.layer_windows[layer] if self.layer_windows else None
 

@@ -65,11 +65,16 @@ def parent_is_gone(parent_pid: int) -> bool:
     return state in ("Z", "X")
 
 
-def follow_parent(parent_pid: int, stop: threading.Event, clean_up: Callable[[], None]) -> None:
-    """Sets `stop` when the parent is gone or wants an end; if that is not heeded, cleans up and ends the process."""
+def end_with_parent(parent_pid: int) -> bool:
+    """Have SIGTERM sent to this process when its parent ends, on Linux. False: that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent_is_gone(parent_pid):
+    return not parent_is_gone(parent_pid)
+
+
+def follow_parent(parent_pid: int, stop: threading.Event, clean_up: Callable[[], None]) -> None:
+    """Sets `stop` when the parent is gone or wants an end; if that is not heeded, cleans up and ends the process."""
+    if not end_with_parent(parent_pid):
         stop.set()
 
     def watch() -> None:

@@ -23,7 +23,7 @@ from engine.process.messages import EngineInfo
 from engine.runner.batch import Report
 from engine.runner.cpu_runner import CpuRunner
 from engine.runner.hardware import physical_cores
-from engine.runner.model_facts import describe, longest_sequence, model_dtype, sampled_vocab
+from engine.runner.model_facts import describe, model_dtype, sampled_vocab
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.sampler import Sampler
 
@@ -137,7 +137,7 @@ def size_cache(config: EngineConfig, model: ModelConfig, layout: KvLayout) -> tu
     memory = free // 4 if config.kv_cache_memory_gib is None else int(config.kv_cache_memory_gib * GIB)
     length = config.max_model_len
     if length is None:
-        longest = longest_sequence(config, model)
+        longest = model.longest_sequence(config.long_context_extrapolation)
         blocks = config.num_blocks if config.num_blocks is not None else memory // layout.block_nbytes
         length = max(1, min(longest, (blocks - 1) * layout.block_size))
         if length < longest:

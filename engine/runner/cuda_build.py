@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 
@@ -14,9 +15,10 @@ from engine.kernels.stream_config import gluon_is_known
 from engine.memory.kv_layout import GIB, KvLayout, size_in_blocks
 from engine.models.config import ModelConfig
 from engine.models.rope import rope_tables
-from engine.models.weights import ModelWeights, load_weights
+from engine.models.weights import load_weights
 from engine.process.messages import EngineInfo
 from engine.runner.batch import Report
+from engine.runner.compile_ahead import AheadCompilation
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_products import Products
 from engine.runner.cuda_runner import CudaRunner, RunnerLimits
@@ -30,34 +32,72 @@ GRAPH_MEMORY_BYTES = 1 * GIB
 """Kept free for the graphs' own pool and what libraries allocate at their first call."""
 
 
-def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[CudaRunner, EngineInfo]:
-    """Raises ModelLoadError for the checkpoint's faults, ConfigurationError for settings that do not fit the GPU."""
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What decides which kernels steps are made of."""
+
+    dtype: torch.dtype
+    attention: AttentionBackend
+    reason: str
+    """Why this attention."""
+    layout: KvLayout
+    limits: RunnerLimits
+    products: Products
+
+
+def plan_steps(
+    config: EngineConfig, model: ModelConfig, device: torch.device, capability: tuple[int, int]
+) -> StepPlan:
+    """For a GPU of that compute capability, which need not be here. Raises ConfigurationError."""
+    dtype = model_dtype(config, model)
+    context = ProbeContext(
+        device,
+        dtype,
+        model.num_heads,
+        model.num_kv_heads,
+        model.head_dim,
+        config.block_size,
+        any(model.layer_windows),
+        capability,
+    )
+    attention, reason = choose(config.attention_backend, context)
+    block_size = config.block_size or attention.block_sizes[0]
+    layout = KvLayout(model.num_layers, model.num_kv_heads, model.head_dim, block_size, dtype)
+    products = choose_products(model, dtype, capability)
+    return StepPlan(dtype, attention, reason, layout, _limits(config, model), products)
+
+
+def build(
+    config: EngineConfig, model: ModelConfig, report: Report, ahead: AheadCompilation | None = None
+) -> tuple[CudaRunner, EngineInfo]:
+    """`ahead` is compiling kernels meanwhile, and is waited for.
+
+    Raises ModelLoadError for the checkpoint's faults, ConfigurationError for settings that do not fit the GPU.
+    """
     device = torch.device("cuda", torch.device(config.device).index or 0)
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if config.long_context_extrapolation:
         raise ConfigurationError("long_context_extrapolation is not supported on CUDA")
-    dtype = model_dtype(config, model)
-    attention, reason = choose(config.attention_backend, _probe_context(config, model, device, dtype))
+    plan = plan_steps(config, model, device, torch.cuda.get_device_capability(device))
+    layout, limits = plan.layout, plan.limits
 
     def progress(done: int, total: int) -> None:
         report("weights", done / total, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
 
     try:
-        weights = load_weights(config.model_path, model, device, dtype, config.load_format, progress, config.seed)
-        report("cache", 0.0, "")
-        layout = KvLayout(
-            model.num_layers,
-            model.num_kv_heads,
-            model.head_dim,
-            config.block_size or attention.block_sizes[0],
-            dtype,
+        weights = load_weights(
+            config.model_path, model, device, plan.dtype, config.load_format, progress, config.seed
         )
-        limits = _limits(config, model)
+        report("cache", 0.0, "")
         rotary = rope_tables(model, limits.max_model_len, device)
-        products = choose_products(model, dtype, device)
-        num_blocks = _count_blocks(config, model, weights, layout, limits, attention, rotary, products)
-        forward = CudaForward(model, weights, attention, layout.allocate(num_blocks, device), rotary, products)
+        small = layout.allocate(2, device)
+        forward = CudaForward(model, weights, plan.attention, small, rotary, plan.products)
+        num_blocks = _count_blocks(config, forward, layout, limits)
+        forward.kv_cache = layout.allocate(num_blocks, device)
+        if ahead is not None:
+            report("kernels", 0.0, "")
+            ahead.wait()
         runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), config.enforce_eager)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
@@ -69,28 +109,18 @@ def build(config: EngineConfig, model: ModelConfig, report: Report) -> tuple[Cud
         max_model_len=limits.max_model_len,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         device=torch.cuda.get_device_name(),
-        attention=(attention.name, reason),
+        attention=(plan.attention.name, plan.reason),
     )
 
 
-def choose_products(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> Products:
+def choose_products(model: ModelConfig, dtype: torch.dtype, capability: tuple[int, int]) -> Products:
     """Our own kernels for few rows of 16-bit weights, overlapping from Hopper on; cuBLAS for the rest."""
-    if device.type != "cuda" or dtype == torch.float32:
+    if dtype == torch.float32:
         return Products()
-    capability = torch.cuda.get_device_capability(device)
     streams = capability[0] == 9 and gluon_is_known()
     if capability[0] == 9 and not streams:
         logger.info("products are not streamed: Triton's version is not one of those it was tested with")
     return Products(product_table(model, streams), capability >= (9, 0))
-
-
-def _probe_context(
-    config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> ProbeContext:
-    windowed = any(model.layer_windows)
-    return ProbeContext(
-        device, dtype, model.num_heads, model.num_kv_heads, model.head_dim, config.block_size, windowed
-    )
 
 
 def _limits(config: EngineConfig, model: ModelConfig) -> RunnerLimits:
@@ -102,20 +132,9 @@ def _limits(config: EngineConfig, model: ModelConfig) -> RunnerLimits:
     )
 
 
-def _count_blocks(
-    config: EngineConfig,
-    model: ModelConfig,
-    weights: ModelWeights,
-    layout: KvLayout,
-    limits: RunnerLimits,
-    attention: AttentionBackend,
-    rotary: tuple[torch.Tensor, torch.Tensor],
-    products: Products,
-) -> int:
+def _count_blocks(config: EngineConfig, forward: CudaForward, layout: KvLayout, limits: RunnerLimits) -> int:
     """Blocks that fit into the configured share of the memory beside the largest step, which is run to measure it."""
-    device = weights.embedding.device
-    small = layout.allocate(2, device)
-    forward = CudaForward(model, weights, attention, small, rotary, products)
+    device = forward.kv_cache.device
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ def step_sizes(model: ModelConfig) -> StepSizes:
     return StepSizes(RIDGE_TOKENS, -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64)
 
 
+Rehearsal = Callable[[], object]
+"""Launches kernels once, for nobody's sake."""
 Later = tuple[StepGraphs[Any], Any]
 """Graphs, and a shape that they should be captured for when there is time."""
 
@@ -303,26 +306,44 @@ class CudaRunner:
         if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
             self._later.extend((self._shared_sampling_graphs, size) for size in self._sizes if size >= MIN_ROWS)
 
-    def _compile(self) -> None:
-        """Run a step of each size in a thread of its own: compilers run side by side."""
-
-        def rehearse(size: int) -> None:
-            with torch.inference_mode(), torch.cuda.device(self.device):
-                self._rehearse(size)
+    def rehearsals(self) -> list[Rehearsal]:
+        """Calls that together launch every kernel of decode steps, those that take the compiler longest first. They
+        may run in several threads at once."""
 
         def rehearse_shared(size: int) -> None:
-            with torch.inference_mode(), torch.cuda.device(self.device):
+            with torch.inference_mode():
                 self._forward.rehearse_attention(self._decode_tensors(size, shared=True).metadata)
+
+        def rehearse(size: int) -> None:
+            with torch.inference_mode():
+                self._rehearse(size)
 
         first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
         order = [*first, *(size for size in self._sizes if size not in first)]
+        shared = [size for size in order if size >= MIN_ROWS] if self._shared_prefix else []
+        calls = [(rehearse_shared, size) for size in shared] + [(rehearse, size) for size in order]
+        return [functools.partial(call, size) for call, size in calls]
+
+    def mixed_rehearsals(self) -> list[Rehearsal]:
+        """Calls that launch the kernels of steps with prompt chunks: one at a time."""
+
+        def rehearse(shape: MixedShape) -> None:
+            with torch.inference_mode():
+                self._rehearse_mixed(shape)
+
+        ends = {self._chunk_sizes[0], self._chunk_sizes[-1]}
+        shapes = [MixedShape(rows, CHUNK_ROWS, tokens) for rows in self._mixed_sizes[:3] for tokens in sorted(ends)]
+        return [functools.partial(rehearse, shape) for shape in shapes]
+
+    def _compile(self) -> None:
+        """Run a step of each size in a thread of its own: compilers run side by side."""
+
+        def on_device(rehearse: Rehearsal) -> None:
+            with torch.cuda.device(self.device):
+                rehearse()
+
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
-            jobs: list[Future[None]] = []
-            if self._shared_prefix:  # takes the compiler longest
-                jobs += [pool.submit(rehearse_shared, size) for size in order if size >= MIN_ROWS]
-            jobs += [pool.submit(rehearse, size) for size in order]
-        for job in jobs:
-            job.result()
+            list(pool.map(on_device, self.rehearsals()))
 
     def prepare_more(self) -> bool:
         """Capture one graph that is planned, or that service has missed."""

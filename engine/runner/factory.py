@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import msgspec
-import torch
 
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.models.config import ModelConfig, load_model_config
 from engine.process.messages import EngineInfo
+from engine.runner import compile_ahead
 from engine.runner.batch import ModelRunner, Report
-from engine.runner.model_facts import longest_sequence
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[EngineConfig, ModelConfig, Report], tuple[ModelRunner, EngineInfo]]
+Built = tuple[ModelRunner, EngineInfo]
 
 
-def build_runner(config: EngineConfig, report: Report) -> tuple[ModelRunner, EngineInfo]:
+def build_runner(config: EngineConfig, report: Report) -> Built:
     """Load the model of `config` and build its runner. The caller fills the info's pid, policy and load_s.
 
     Raises ModelLoadError for the checkpoint's faults and ConfigurationError for the settings'.
@@ -30,15 +32,25 @@ def build_runner(config: EngineConfig, report: Report) -> tuple[ModelRunner, Eng
     if not Path(config.model_path).is_dir():
         raise ConfigurationError(f"model_path {config.model_path} is not a folder")
     model = load_model_config(config.model_path)
-    device = choose_device(config.device)
-    config = msgspec.structs.replace(config, device=str(device), max_model_len=choose_max_model_len(config, model))
-    builder = "engine.runner.cuda_build" if device.type == "cuda" else "engine.runner.cpu_build"
-    build: Build = importlib.import_module(builder).build
-    return build(config, model, report)
+    config = msgspec.structs.replace(config, max_model_len=choose_max_model_len(config, model))
+    ahead = compile_ahead.begin(config)  # before torch is imported, which takes seconds
+    try:
+        device = choose_device(config.device)
+        config = msgspec.structs.replace(config, device=str(device))
+        if device.type == "cuda":
+            return cast(
+                Built, importlib.import_module("engine.runner.cuda_build").build(config, model, report, ahead)
+            )
+        return cast(Built, importlib.import_module("engine.runner.cpu_build").build(config, model, report))
+    finally:
+        if ahead is not None:
+            ahead.stop()
 
 
 def choose_device(name: str) -> torch.device:
     """ "auto" takes CUDA when there is one. Raises ConfigurationError for a device that is not here."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -59,7 +71,7 @@ def choose_max_model_len(config: EngineConfig, model: ModelConfig) -> int | None
     """
     if config.long_context_extrapolation and not model.extrapolated_max_position:
         raise ConfigurationError("long_context_extrapolation needs a Qwen 1 checkpoint with dynamic NTK or logn")
-    longest = longest_sequence(config, model)
+    longest = model.longest_sequence(config.long_context_extrapolation)
     asked = config.max_model_len
     if asked is not None and not 1 <= asked <= longest:
         hint = ""

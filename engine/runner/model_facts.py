@@ -33,11 +33,6 @@ def sampled_vocab(config: EngineConfig, model: ModelConfig) -> int:
     return min(tokenizer_size(config.model_path) or model.vocab_size, model.vocab_size)
 
 
-def longest_sequence(config: EngineConfig, model: ModelConfig) -> int:
-    """Tokens of the longest sequence that the checkpoint's positions cover."""
-    return model.extrapolated_max_position if config.long_context_extrapolation else model.max_position
-
-
 def describe(
     config: EngineConfig,
     model: ModelConfig,

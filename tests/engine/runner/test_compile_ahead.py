@@ -1,0 +1,135 @@
+"""Kernels are compiled ahead for a GPU that is not here: once each, by processes that end with their parent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.config import EngineConfig
+from engine.runner import compile_ahead
+
+pytest.importorskip("triton", reason="kernels need Triton")
+
+ROOT = Path(__file__).parents[3]
+MODEL = ROOT / "oai_server" / "demo_model"
+CONFIG = EngineConfig(str(MODEL), dtype="bfloat16", attention_backend="triton", max_num_seqs=2, max_model_len=512)
+HOPPER = (9, 0)
+
+HOLD = """
+import sys
+from engine.runner.compile_worker import Claims
+print([Claims(int(sys.argv[1])).take(n) for n in (0, 1, 0)], flush=True)
+sys.stdin.read()
+"""
+PARENT = """
+import sys, time
+from engine.config import EngineConfig
+from engine.runner import compile_ahead
+import msgspec
+config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
+ahead = compile_ahead.compile_for(config, (9, 0), 2)
+print(*(worker.pid for worker in ahead._workers), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # workers inherit it
+    return tmp_path / "cache"
+
+
+def test_nothing_begins_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_ahead, "compute_capability", lambda index: None)
+    assert compile_ahead.begin(CONFIG) is None
+    monkeypatch.setattr(compile_ahead, "compute_capability", lambda index: HOPPER)
+    for changed in ({"device": "cpu"}, {"device": "mps"}, {"device": "cuda:x"}, {"enforce_eager": True}):
+        assert compile_ahead.begin(msgspec.structs.replace(CONFIG, **changed)) is None
+
+
+def test_the_driver_is_asked_for_a_device_that_is_not_here() -> None:
+    assert compile_ahead.compute_capability(97) is None
+
+
+def test_every_kernel_is_compiled_and_later_starts_know_it(cache: Path) -> None:
+    ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=2)
+    assert ahead is not None
+    ahead.wait()
+    kernels = sorted(path.stem for path in cache.glob("*/*.cubin"))
+    assert {"_paged_decode", "_paged_prefill", "_add_rms_norm", "_qk_norm_rope_store", "_gemv"} <= set(kernels)
+    assert {"_prepare_rows", "_best_of_row", "_skinny_gemm"} <= set(kernels)
+    assert compile_ahead.compile_for(CONFIG, HOPPER, workers=2) is None
+    for changed in ({"max_num_seqs": 3}, {"max_model_len": 256}, {"dtype": "float16"}):
+        assert not _mark(msgspec.structs.replace(CONFIG, **changed)).exists()
+    assert not _mark(CONFIG, (8, 0)).exists()
+
+
+def test_a_failed_worker_leaves_no_mark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    broken = msgspec.structs.replace(CONFIG, model_path=str(tmp_path))
+    ahead = compile_ahead.compile_for(broken, HOPPER, workers=1)
+    assert ahead is not None
+    with caplog.at_level(logging.WARNING):
+        ahead.wait()
+    assert "1 of 1 kernel compilers failed" in caplog.text
+    assert not _mark(broken).exists()
+
+
+def test_too_slow_workers_are_ended(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(compile_ahead, "PATIENCE_S", 0.0)
+    ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=2)
+    assert ahead is not None
+    with caplog.at_level(logging.WARNING):
+        ahead.wait()
+    assert "the engine compiles them itself" in caplog.text
+    assert all(worker.returncode is not None for worker in ahead._workers)
+    assert not _mark(CONFIG).exists()
+
+
+def test_workers_end_with_their_parent() -> None:
+    text = msgspec.json.encode(CONFIG).decode()
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, text], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    deadline_s = time.monotonic() + 30
+    while any(_lives(pid) for pid in workers) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert [pid for pid in workers if _lives(pid)] == []
+
+
+def test_a_kernel_is_claimed_by_one_process(tmp_path: Path) -> None:
+    from engine.runner.compile_worker import Claims
+
+    with (tmp_path / "claims").open("w+b") as file:
+        command = [sys.executable, "-c", HOLD, str(file.fileno())]
+        other = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(file.fileno(),), cwd=ROOT
+        )
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"[True, True, True]\n"
+        claims = Claims(file.fileno())
+        assert [claims.take(number) for number in (0, 1, 2)] == [False, False, True]
+        other.communicate()
+        assert claims.take(0)
+
+
+def _mark(config: EngineConfig, capability: tuple[int, int] = HOPPER) -> Path:
+    return compile_ahead.cache_folder() / f"compiled-ahead-{compile_ahead._digest(config, capability)}"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return os.path.exists(f"/proc/{pid}")
