@@ -38,7 +38,7 @@ class TritonAttention(PlainStore):
         window: int | None = None,
     ) -> torch.Tensor:
         decoding, rows = metadata.num_decode_rows, metadata.context_len.shape[0]
-        out = torch.empty_like(query)
+        out = query.new_empty(query.shape)
         if decoding:
             self.decode_rows(query, key_cache, value_cache, metadata, scale, window, out)
         if decoding < rows:

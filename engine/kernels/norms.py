@@ -70,7 +70,7 @@ def rms_norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor | None = None, pdl: bool = False
 ) -> torch.Tensor:
     """x [rows, size] -> the same shape, normalised in float32 and scaled."""
-    out = torch.empty_like(x) if out is None else out
+    out = x.new_empty(x.shape) if out is None else out
     _launch(x, None, weight, eps, out, pdl)
     return out
 
@@ -82,6 +82,6 @@ def add_rms_norm(
 
     x is [rows, size], or float32 partial sums [splits, rows, size] that are added up first, always in the same order.
     """
-    out = torch.empty_like(residual)
+    out = residual.new_empty(residual.shape)
     _launch(x, residual, weight, eps, out, pdl)
     return out

@@ -24,7 +24,8 @@ from engine.config import EngineConfig
 
 logger = logging.getLogger(__name__)
 
-MAX_WORKERS = 12
+MAX_WORKERS = 8
+"""More spend their time on importing the same libraries."""
 SPARE_CORES = 3
 """For the engine's own start, the front and the driver."""
 PATIENCE_S = 120.0

@@ -93,7 +93,7 @@ class StepBuffers:
         self._staging = torch.zeros(words, dtype=torch.int32, device=device)
         self.block_table = torch.zeros((layout.rows, layout.table_width), dtype=torch.int32, device=device)
         self._decode = torch.zeros((4, _aligned(layout.rows)), dtype=torch.int32, device=device)
-        self._row_starts = torch.arange(layout.rows + 1, dtype=torch.int32, device=device)
+        self._row_starts = torch.arange(layout.rows + 1, dtype=torch.int32).to(device)
 
     @property
     def state(self) -> torch.Tensor:
