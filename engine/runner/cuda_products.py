@@ -17,16 +17,16 @@ class Products:
 
     def __init__(self, table: Table | None = None, pdl: bool = False) -> None:
         """`pdl`: kernels overlap their predecessors' ends (programmatic dependent launch), which Hopper can."""
-        self._table = table or {}
+        self.table = table or {}
         self.pdl = pdl
 
     @property
     def one_row_kernel(self) -> bool:
         """Whether `row` is the way to compute a single row."""
-        return bool(self._table)
+        return bool(self.table)
 
     def _config(self, kind: str, rows: int) -> Tiling | None:
-        return next((config for most, config in self._table.get(kind, {}).items() if rows <= most), None)
+        return next((config for most, config in self.table.get(kind, {}).items() if rows <= most), None)
 
     def _own(self, x: torch.Tensor, weight: torch.Tensor, config: Tiling, silu: bool = False) -> torch.Tensor:
         if isinstance(config, StreamConfig):
@@ -35,17 +35,20 @@ class Products:
             return stream_gemm(x, weight, config, silu, pdl=self.pdl)
         return skinny_gemm(x, weight, config, silu, pdl=self.pdl)
 
+    def _library(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, weight)
+
     def split_sums(self, x: torch.Tensor, weight: torch.Tensor, kind: str) -> torch.Tensor:
         """x @ weight.T as [rows, out], or as float32 partial sums [splits, rows, out] for the next kernel to add."""
         config = self._config(kind, x.shape[0])
-        return F.linear(x, weight) if config is None else self._own(x, weight, config)
+        return self._library(x, weight) if config is None else self._own(x, weight, config)
 
     def swiglu(self, x: torch.Tensor, gate_up: torch.Tensor) -> torch.Tensor:
         """silu(x @ gate.T) * (x @ up.T), [rows, out / 2]."""
         config = self._config("gate_up", x.shape[0])
         if config is not None:
             return self._own(x, gate_up, config, silu=True)
-        return silu_mul(F.linear(x, gate_up), self.pdl)
+        return silu_mul(self._library(x, gate_up), self.pdl)
 
     def plain(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """x @ weight.T in x's dtype."""

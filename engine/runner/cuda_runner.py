@@ -325,14 +325,16 @@ class CudaRunner:
         return [functools.partial(call, size) for call, size in calls]
 
     def mixed_rehearsals(self) -> list[Rehearsal]:
-        """Calls that launch the kernels of steps with prompt chunks: one at a time."""
+        """Calls, one at a time, that launch our kernels for prompt chunks; none where decode has launched them all."""
 
         def rehearse(shape: MixedShape) -> None:
             with torch.inference_mode():
                 self._rehearse_mixed(shape)
 
-        ends = {self._chunk_sizes[0], self._chunk_sizes[-1]}
-        shapes = [MixedShape(rows, CHUNK_ROWS, tokens) for rows in self._mixed_sizes[:3] for tokens in sorted(ends)]
+        if self._forward.attention.name != "triton":
+            return []
+        ends = (self._chunk_sizes[0], self._chunk_sizes[-1])
+        shapes = [MixedShape(rows, CHUNK_ROWS, tokens) for rows in self._mixed_sizes[:3] for tokens in ends]
         return [functools.partial(rehearse, shape) for shape in shapes]
 
     def _compile(self) -> None:
