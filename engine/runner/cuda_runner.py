@@ -325,7 +325,7 @@ class CudaRunner:
         return [functools.partial(call, size) for call, size in calls]
 
     def mixed_rehearsals(self) -> list[Rehearsal]:
-        """Calls, one at a time, that launch our kernels for prompt chunks; none where decode has launched them all."""
+        """Calls, one at a time, that launch our kernels for prompt chunks; none where decode launches them all."""
 
         def rehearse(shape: MixedShape) -> None:
             with torch.inference_mode():
