@@ -48,6 +48,8 @@ TOOL_FORMATS: dict[str, ToolFormat | None] = {
     "qwen3_xml": "qwen_xml",
     "none": None,
 }
+REASONING_PARSERS = ("auto", "qwen3", "deepseek_r1", "none")
+"""All but none are one parser, which follows from how the prompt ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class ModelText:
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.chat: ChatRenderer = _chat_renderer(folder, self.tokenizer, options)
         self.tool_format: ToolFormat | None = _tool_format(self.chat, options)
-        self.splits_thinking = options.reasoning_parser != "none"
+        self.splits_thinking = _splits_thinking(options)
         eos = (*end_token_ids(folder, self.tokenizer), *self.config.eos_token_ids)
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys(eos))
         self.defaults = _generation_defaults(self.config, options)
@@ -310,6 +312,13 @@ def _tool_format(chat: ChatRenderer, options: BackendOptions) -> ToolFormat | No
     if name not in TOOL_FORMATS:
         raise ConfigurationError(f"--tool-call-parser {name}: known are auto, {', '.join(TOOL_FORMATS)}")
     return TOOL_FORMATS[name]
+
+
+def _splits_thinking(options: BackendOptions) -> bool:
+    name = options.reasoning_parser
+    if name not in REASONING_PARSERS:
+        raise ConfigurationError(f"--reasoning-parser {name}: known are {', '.join(REASONING_PARSERS)}")
+    return name != "none"
 
 
 def _generation_defaults(config: ModelConfig, options: BackendOptions) -> GenerationDefaults:

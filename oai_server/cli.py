@@ -14,6 +14,7 @@ from oai_server.settings import Settings
 from oai_server.settings_sources import load_settings, options
 
 COMMANDS = ("serve", "generate", "chat", "doctor", "settings")
+ABOUT = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asks_for_help = bool(given) and given[0] in ("-h", "--help", "--install-completion", "--show-completion")
+    asks_for_help = bool(given) and given[0] in ABOUT
     if not given or (given[0] not in COMMANDS and not asks_for_help):
         given = ["serve", *given]
     try:

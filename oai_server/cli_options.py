@@ -1,9 +1,8 @@
-"""The flags of `serve`, made from the settings table, and vLLM's habits on a command line."""
+"""The flags of `serve`, made from the settings table."""
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,9 +10,7 @@ import typer
 
 from engine.errors import ConfigurationError
 from oai_server.settings import Settings
-from oai_server.settings_sources import FLAG_ALIASES, GONE_FLAGS, Option, load_settings, options
-
-logger = logging.getLogger("oai_server")
+from oai_server.settings_sources import Option, load_settings, options
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,36 +64,19 @@ def _metavar(option: Option) -> str | None:
     return {int: "N", float: "X", dict: "JSON", str: "TEXT"}.get(option.kind)
 
 
-def vllm_habits(arguments: list[str]) -> list[str]:
-    """`arguments` with vLLM's spellings made ours: aliases, lists (`--api-key A B`), flags that are gone."""
-    many = {option.flag for option in options() if option.multiple}
-    result: list[str] = []
-    position = 0
-    while position < len(arguments):
-        flag, separator, value = arguments[position].partition("=")
-        position += 1
-        flag = FLAG_ALIASES.get(flag, flag)
-        following = []
-        while position < len(arguments) and not arguments[position].startswith("-"):
-            following.append(arguments[position])
-            position += 1
-        if flag in GONE_FLAGS:
-            logger.warning("%s has no effect here: %s", flag, GONE_FLAGS[flag])
-        elif flag in many and len(following) > 1 and not separator:
-            result += [item for entry in following for item in (flag, entry)]
-        else:
-            result += [flag + separator + value, *following]
-    return result
-
-
 def settings_reference() -> str:
     """The settings as Markdown, for docs/settings.md."""
     lines = [
         "# Settings",
         "",
-        "Flag, environment variable (`OAI_SERVER_` and the name in capitals), or key of the TOML",
+        "A flag (`--max-model-len 32k`), an environment variable (`OAI_SERVER_MAX_MODEL_LEN=32k`), or a key of the",
+        'TOML file given as `--config` (`max_model_len = "32k"`). A flag wins over a variable, a variable over the',
+        "file. Switches are turned off with `--no-` before the name; flags that may be repeated take several values",
+        "at once, too (`--served-model-name a b`).",
+        "",
+        "Flags of `vllm serve` that have no task here are accepted with a warning; those for what is not served",
+        "(`--tensor-parallel-size 2`, `--quantization awq`) are an error.",
     ]
-    lines += ["file given as `--config`; a flag wins over a variable, a variable over the file.", ""]
     group = ""
     for option in options():
         if option.group != group:
@@ -109,4 +89,4 @@ def settings_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["Settings", "settings_reference", "vllm_habits", "with_settings"]
+__all__ = ["Settings", "settings_reference", "with_settings"]

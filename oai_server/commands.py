@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from oai_server import cli_options
+from oai_server import __version__, cli_options
 from oai_server.settings import Settings
+from oai_server.settings_sources import options
+from oai_server.vllm_flags import vllm_habits
 
 app = typer.Typer(
     name="oai-server",
-    help="An OpenAI-compatible server for Qwen models. Without a command it serves: `oai-server --port 8123`.",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -23,6 +24,24 @@ ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Folder or Hugging Face id; as --model.")
 ]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"oai-server {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """An OpenAI-compatible server for Qwen models. Without a command it serves: `oai-server --port 8123`.
+
+    The server's flags: `oai-server serve --help`.
+    """
 
 
 def serve(settings: Settings, model_argument: ModelArgument = None, config: ConfigFile = None) -> None:
@@ -78,5 +97,6 @@ for _command in (serve, generate, chat):
 def run(given: list[str]) -> None:
     """One command line. vLLM's spellings of flags are understood. Ends with SystemExit."""
     if given[0] in ("serve", "generate", "chat"):
-        given = [given[0], *cli_options.vllm_habits(given[1:])]
+        many = {option.flag for option in options() if option.multiple}
+        given = [given[0], *vllm_habits(given[1:], many)]
     app(args=given, prog_name="oai-server")

@@ -41,7 +41,7 @@ from oai_server.shared_counts import (
 )
 from oai_server.shared_metrics import SharedMetrics
 from oai_server.signals import NOW, handled_signals
-from oai_server.sockets import connection_cap, listening_sockets
+from oai_server.sockets import check_certificate, connection_cap, listening_sockets
 
 logger = logging.getLogger("oai_server")
 
@@ -99,6 +99,7 @@ def serve(
     `on_listening` is told the base URL once the port is bound. Raises ConfigurationError when it cannot be.
     """
     configure_logging(settings.log_level)
+    check_certificate(settings)
     listeners = listening_sockets(settings)
     url = base_url(settings, listeners[0])
     _warn_if_open(settings)

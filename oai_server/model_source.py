@@ -16,7 +16,7 @@ DEMO_NAME = "demo"
 WANTED_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.tiktoken", "merges.txt")
 """What a download brings: never pickles, never code."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class ModelSource(msgspec.Struct, frozen=True):
@@ -46,7 +46,12 @@ def locate_model(settings: Settings) -> ModelSource:
 
 def _download(settings: Settings) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     what = f"cannot download {settings.model} from the Hugging Face hub"
     try:
@@ -61,6 +66,6 @@ def _download(settings: Settings) -> Path:
     except LocalEntryNotFoundError as error:
         reason = "the hub cannot be reached and the model is not in the local cache"
         raise ModelLoadError(f"{what}: {reason}. Give a folder with --model DIR, or start without --model") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelLoadError(f"{what}: {str(error).splitlines()[0]}") from error
     return Path(folder)

@@ -28,37 +28,18 @@ logger = logging.getLogger("oai_server")
 
 ENV_PREFIX = "OAI_SERVER_"
 ENV_ALIASES = {"VLLM_API_KEY": "api_key"}
+OTHER_VARIABLES = frozenset({"OAI_SERVER_NATIVE"})
+"""Read elsewhere; not settings."""
+_KUBERNETES = re.compile(r"OAI_SERVER_(SERVICE_|PORT_)\w+")
+"""What pods are given when a service is called oai-server; its OAI_SERVER_PORT is an address (`tcp://10.0.0.1:80`)."""
 
-GONE_FLAGS: dict[str, str] = {
-    "--swap-space": "preempted requests are recomputed",
-    "--disable-log-requests": "requests are never logged with their text",
-    "--enable-log-requests": "requests are never logged with their text",
-    "--guided-decoding-backend": "there is one grammar backend",
-    "--enable-reasoning": "the reasoning parser is chosen from the model",
-    "--use-v2-block-manager": "there is one block manager",
-    "--enable-auto-tool-choice": "tool calls are always parsed",
-    "--enable-chunked-prefill": "prefill is always chunked",
-    "--enable-prompt-tokens-details": "usage always has them",
-    "--enable-request-id-headers": "x-request-id is always sent",
-    "--disable-log-stats": "statistics are at /metrics",
-    "--trust-remote-code": "code from a model folder is never run",
-    "--async-scheduling": "the engine decides itself",
-    "--compilation-config": "nothing is compiled ahead",
-    "--cpu-offload-gb": "weights are not offloaded",
-    "--tensor-parallel-size": "one device is used",
-    "--chat-template-content-format": "message content is made fit for the template",
+EXPECTED: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: 'a JSON object like {"enable_thinking": false}',
 }
-"""Flags that scripts for vLLM still pass. They are accepted, with a warning that says why they do nothing."""
-
-FLAG_ALIASES: dict[str, str] = {
-    "--api-server-count": "--api-workers",
-    "-asc": "--api-workers",
-    "--uvicorn-log-level": "--log-level",
-    "--scheduling-policy": "--policy",
-    "--disable-uvicorn-access-log": "--no-access-log",
-    "--disable-prefix-caching": "--no-enable-prefix-caching",
-}
-"""Other spellings of flags."""
+VALUE_ALIASES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -142,7 +123,7 @@ def _from_file(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             return {key.replace("-", "_"): value for key, value in tomllib.load(file).items()}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the settings file {path}: {error}") from error
+        raise ConfigurationError(f"cannot read the settings file {path} as TOML: {error}") from error
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -150,8 +131,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     found = {field: environ[name] for name, field in ENV_ALIASES.items() if environ.get(name)}
     for name, value in environ.items():
         field = name.removeprefix(ENV_PREFIX).lower()
-        if value and name.startswith(ENV_PREFIX) and field in known:
-            found[field] = value
+        if not value or not name.startswith(ENV_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if field not in known or (field == "port" and value.startswith("tcp://")):
+            if not _KUBERNETES.fullmatch(name):
+                logger.warning("the environment's %s is no setting and has no effect", name)
+            continue
+        found[field] = value
     return found
 
 
@@ -165,7 +151,10 @@ def _convert(raw: dict[str, Any], source: str) -> dict[str, Any]:
             converted[name] = msgspec.convert(_spelled_out(value, hints[name]), hints[name], strict=False)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             flag = "--" + name.replace("_", "-")
-            raise ConfigurationError(f"{flag} (from {source}): {error}") from error
+            kind, multiple, choices = _shape(hints[name])
+            expected = f"one of {', '.join(choices)}" if choices else EXPECTED.get(kind)
+            reason = f"expected {expected}, got {value!r:.80}" if expected and not multiple else str(error)
+            raise ConfigurationError(f"{flag} (from {source}): {reason}") from error
     return converted
 
 
@@ -177,7 +166,9 @@ def _spelled_out(value: Any, hint: Any) -> Any:
     """Strings as people write them: 32k, a,b,c, ["a"], {"enable_thinking": false}."""
     if not isinstance(value, str):
         return value
-    kind, multiple, _ = _shape(hint)
+    kind, multiple, choices = _shape(hint)
+    if choices:
+        return value if value in choices else VALUE_ALIASES.get(value, value)
     if multiple:
         return msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
     if kind is dict:

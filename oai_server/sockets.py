@@ -6,6 +6,7 @@ import contextlib
 import errno
 import resource
 import socket
+import ssl
 
 from engine.errors import ConfigurationError
 from oai_server.settings import Settings
@@ -28,6 +29,16 @@ def listening_sockets(settings: Settings) -> list[socket.socket]:
     port = first.getsockname()[1]
     first.close()
     return [_bind(settings, port, shared=True) for _ in range(settings.api_workers)]
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raises ConfigurationError when the files of --ssl-certfile and --ssl-keyfile cannot be used."""
+    if settings.ssl_certfile:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+        except OSError as error:
+            files = f"--ssl-certfile {settings.ssl_certfile}, --ssl-keyfile {settings.ssl_keyfile}"
+            raise ConfigurationError(f"{files}: {error.strerror or error}") from error
 
 
 def _bind(settings: Settings, port: int, *, shared: bool) -> socket.socket:

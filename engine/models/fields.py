@@ -18,6 +18,10 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         if path.stat().st_size > max_bytes:
             raise ModelLoadError(f"{path}: larger than {max_bytes} bytes, not a settings file")
         content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelLoadError(
+            f"{path}: no such file; a checkpoint's folder holds config.json, a tokenizer and safetensors"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

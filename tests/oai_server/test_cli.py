@@ -47,6 +47,13 @@ def test_serve_is_the_default_command(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--no-enable-prefix-caching"], "enable_prefix_caching", False),
         (["--disable-uvicorn-access-log"], "access_log", False),
         (["--api-server-count", "2"], "api_workers", 2),
+        (["--max_model_len", "4096"], "max_model_len", 4096),
+        (["--dtype", "half"], "dtype", "float16"),
+        (["--trust-remote-code", "some/folder"], "model", "some/folder"),
+        (["--swap-space", "4", "some/folder"], "model", "some/folder"),
+        (["--swap-space=4", "some/folder"], "model", "some/folder"),
+        (["-tp", "1", "some/folder"], "model", "some/folder"),
+        (["-O3", "some/folder"], "model", "some/folder"),
         (
             ["--default-chat-template-kwargs", '{"enable_thinking": false}'],
             "default_chat_template_kwargs",
@@ -111,6 +118,12 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(
         (["serve", "--port", "99999"], "--port"),
         (["serve", "--dtype", "int3"], "--dtype"),
         (["serve", "--no-such-flag"], "no-such-flag"),
+        (["serve", "./no-such-folder"], "./no-such-folder"),
+        (["serve", "--tensor-parallel-size", "2"], "--tensor-parallel-size 2 is not supported"),
+        (["serve", "--quantization=awq"], "--quantization awq is not supported"),
+        (["serve", "--port", "0", "--ssl-keyfile", "no.pem", "--ssl-certfile", "no.crt"], "no.crt"),
+        (["serve", "--port", "0", "--model", "tests"], "config.json: no such file"),
+        (["serve", "--port", "0", "--reasoning-parser", "nonesuch"], "--reasoning-parser nonesuch: known are"),
     ],
 )
 def test_mistakes_are_one_clear_line(given: list[str], said: str) -> None:
@@ -125,6 +138,13 @@ def test_mistakes_are_one_clear_line(given: list[str], said: str) -> None:
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("oai-server ")
 
 
 def test_the_settings_reference_is_up_to_date() -> None:

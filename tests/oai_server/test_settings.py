@@ -9,7 +9,8 @@ import pytest
 
 from engine.errors import ConfigurationError
 from oai_server.settings import Settings
-from oai_server.settings_sources import FLAG_ALIASES, GONE_FLAGS, load_settings, options
+from oai_server.settings_sources import load_settings, options
+from oai_server.vllm_flags import FLAG_ALIASES, GONE_OPTIONS, GONE_SWITCHES, NOT_SERVED, SHORT
 
 
 def test_every_field_is_an_option_with_help() -> None:
@@ -39,6 +40,8 @@ def test_flag_before_variable_before_file(tmp_path: Path) -> None:
         ("enforce_eager", "true", True),
         ("default_chat_template_kwargs", '{"enable_thinking": false}', {"enable_thinking": False}),
         ("gpu_memory_utilization", "0.5", 0.5),
+        ("dtype", "half", "float16"),
+        ("dtype", "bf16", "bfloat16"),
     ],
 )
 def test_people_s_spellings(name: str, text: str, value: object) -> None:
@@ -48,9 +51,9 @@ def test_people_s_spellings(name: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"port": "http"}, "--port"),
+        ({"port": "http"}, "--port .* a whole number, got 'http'"),
         ({"port": 70_000}, "--port"),
-        ({"dtype": "float8"}, "--dtype"),
+        ({"dtype": "float8"}, "--dtype .* one of auto, bfloat16, float16, float32, got 'float8'"),
         ({"max_num_seqs": -1}, "--max-num-seqs"),
         ({"max_num_seqs": 0}, "--max-num-seqs must be at least 1"),
         ({"max_model_len": 0}, "--max-model-len must be at least 1"),
@@ -63,7 +66,7 @@ def test_people_s_spellings(name: str, text: str, value: object) -> None:
         ({"api_key": ("",)}, "--api-key"),
         ({"ssl_keyfile": "x"}, "--ssl-certfile"),
         ({"no_such": 1}, "no_such"),
-        ({"default_chat_template_kwargs": "{"}, "--default-chat-template-kwargs"),
+        ({"default_chat_template_kwargs": "{"}, "--default-chat-template-kwargs .* a JSON object"),
     ],
 )
 def test_impossible_settings_name_the_flag(flags: dict[str, object], words: str) -> None:
@@ -75,6 +78,21 @@ def test_zero_switches_off_what_says_so() -> None:
     assert load_settings({"request_timeout": 0.0, "max_tools": 0, "sse_keep_alive_interval": 0}).max_tools == 0
 
 
+def test_a_variable_that_is_no_setting_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    load_settings({}, {"OAI_SERVER_PROT": "1", "OAI_SERVER_NATIVE": "1", "OAI_SERVER_SEED": "2", "PATH": "x"})
+    assert [record.args for record in caplog.records] == [("OAI_SERVER_PROT",)]
+
+
+def test_kubernetes_variables_of_a_service_are_no_settings(caplog: pytest.LogCaptureFixture) -> None:
+    address = {
+        "OAI_SERVER_SERVICE_HOST": "10.0.0.1",
+        "OAI_SERVER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "OAI_SERVER_PORT": "tcp://10.0.0.1:80",
+    }
+    assert load_settings({}, address).port == 8000
+    assert [record.args for record in caplog.records] == [("OAI_SERVER_PORT",)]
+
+
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.toml"):
         load_settings(config_file=tmp_path / "none.toml")
@@ -82,8 +100,10 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
 
 def test_gone_flags_and_aliases_lead_somewhere() -> None:
     flags = {option.flag for option in options()} | {option.off_flag for option in options()}
-    assert not flags & set(GONE_FLAGS)
+    foreign = {*GONE_SWITCHES, *GONE_OPTIONS, *NOT_SERVED}
+    assert not flags & foreign
     assert set(FLAG_ALIASES.values()) <= flags
+    assert set(SHORT.values()) <= foreign
 
 
 def test_engine_config_takes_the_engine_s_share() -> None:
