@@ -23,6 +23,12 @@ function element(tag, className, text) {
   return node;
 }
 
+// ``` fences become code blocks; all else stays text as it came.
+function showText(node, text) {
+  const parts = text.split(/^```[^\n`]*\n([^]*?)^```[ \t]*$\n?/m);
+  node.replaceChildren(...parts.map((part, place) => (place % 2 ? element("pre", "", part.trimEnd()) : part)));
+}
+
 function number(id) {
   return $(id).value === "" ? undefined : Number($(id).value);
 }
@@ -105,6 +111,7 @@ function showCall(view, call) {
 }
 
 function finish(view, reply) {
+  showText(view.body, reply.content);
   const message = { role: "assistant", content: reply.content || null };
   if (reply.toolCalls.length) message.tool_calls = reply.toolCalls;
   messages.push(message);
@@ -119,6 +126,7 @@ function finish(view, reply) {
 }
 
 async function answer() {
+  const conversation = messages;
   const view = addMessage("assistant");
   const body = requestBody();
   running = new AbortController();
@@ -132,7 +140,7 @@ async function answer() {
       view.body.textContent = part.content;
       if (atEnd) scrollDown();
     });
-    finish(view, reply);
+    if (messages === conversation) finish(view, reply); // else a new chat was begun meanwhile
   } catch (error) {
     view.body.textContent += view.body.textContent ? "\n" : "";
     view.body.append(element("span", "error", error.message));
@@ -200,6 +208,10 @@ function wire() {
     showSnippet();
   });
   $("copy").addEventListener("click", async () => {
+    if (!navigator.clipboard) { // plain http from another machine
+      getSelection().selectAllChildren($("snippet"));
+      return;
+    }
     await navigator.clipboard.writeText($("snippet").textContent);
     $("copy").textContent = "Copied";
     setTimeout(() => { $("copy").textContent = "Copy"; }, 1200);

@@ -31,7 +31,7 @@ function take(reply, chunk) {
   const choice = chunk.choices?.[0];
   if (!choice) return;
   reply.content += choice.delta.content ?? "";
-  reply.reasoning += choice.delta.reasoning_content ?? "";
+  reply.reasoning += choice.delta.reasoning_content ?? choice.delta.reasoning ?? "";
   addToolCalls(reply.toolCalls, choice.delta.tool_calls ?? []);
   if (choice.finish_reason) reply.finishReason = choice.finish_reason;
 }
@@ -56,6 +56,7 @@ export async function streamChat(url, body, headers, signal, onPart) {
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     reply.stopped = true;
+    reply.toolCalls = []; // possibly half a call
   }
   const seconds = (performance.now() - start - (reply.firstTokenMs ?? 0)) / 1000;
   if (reply.usage?.completion_tokens > 1 && seconds > 0) {

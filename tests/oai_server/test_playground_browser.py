@@ -106,6 +106,27 @@ def test_stop_ends_the_answer_and_the_engine_is_free(page: webdriver.Chrome) -> 
     until(lambda: text(page, "#running") == "0" or text(page, "#running") == "0.0")
 
 
+def test_a_new_chat_forgets_the_answer_that_was_still_coming(page: webdriver.Chrome) -> None:
+    page.find_element(By.ID, "show-settings").click()
+    page.execute_script("document.getElementById('max_tokens').value = 1900")
+    page.find_element(By.ID, "temperature").send_keys("2")
+    say(page, "Write a very long story.")
+    until(lambda: shown(page, "#stop-button") and text(page, "#messages li.assistant > .body"))
+    page.find_element(By.ID, "clear").click()
+    until(lambda: shown(page, "#send"))
+    page.find_element(By.ID, "input").send_keys("Hi")
+    until(lambda: '"content": "Hi"' in text(page, "#snippet"))
+    assert '"role": "assistant"' not in text(page, "#snippet")
+
+
+def test_code_is_shown_as_a_block(page: webdriver.Chrome) -> None:
+    page.execute_script("document.getElementById('temperature').value = 0")
+    say(page, "Write a function in Python that adds two numbers.")
+    until(lambda: "tokens" in text(page, "#messages li.assistant .meta"))
+    assert text(page, "#messages li.assistant > .body pre").startswith("def ")
+    assert "```" not in text(page, "#messages li.assistant > .body")
+
+
 def test_the_request_is_shown_as_curl_and_python(page: webdriver.Chrome, url: str) -> None:
     page.find_element(By.ID, "show-settings").click()
     page.find_element(By.ID, "input").send_keys("Hi")
