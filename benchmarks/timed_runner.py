@@ -28,7 +28,10 @@ PREFILL_TOKENS_PER_S = 46_000.0
 SPREAD = 0.01
 """Steps of one kind differ by so much (standard deviation)."""
 LAUNCH_S = 0.0002
-"""What the host needs to fill a step's buffers and to launch its graph."""
+"""What the host needs to fill a step's buffers and to launch its graph, or its first kernel."""
+GRAPH_TOKENS = 256
+EAGER_LAUNCH_S = 0.003
+"""Steps of more tokens are launched kernel by kernel, while the device runs them."""
 SPIN_S = 0.0001
 
 
@@ -77,6 +80,8 @@ class TimedRunner(instant_runner.InstantRunner):
         outcome = super().launch(batch).outcome
         now_s = time.monotonic()
         length_s = step_s(batch.num_tokens) * self._random.gauss(1.0, SPREAD)
+        if batch.num_tokens > GRAPH_TOKENS:
+            wait_until(now_s + EAGER_LAUNCH_S)
         if 0.0 < now_s - self._end_s < length_s:
             self.idle_s += now_s - self._end_s
         self._end_s = max(now_s, self._end_s) + length_s

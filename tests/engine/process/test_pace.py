@@ -119,7 +119,7 @@ def test_a_host_that_is_often_held_up_is_given_more_time() -> None:
         pipeline.host_s = 0.003 if rng.random() < 0.05 else 0.0003
         pipeline.step(0.004)
     late = [idle > 1e-9 for idle in pipeline.idle_s]
-    assert sum(late) <= 0.005 * len(late)
+    assert sum(late) <= 0.01 * len(late)
     pipeline.host_s = 0.0003
     for _ in range(2000):
         pipeline.step(0.004)
