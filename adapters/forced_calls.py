@@ -1,4 +1,5 @@
-"""tool_choice "required" or a named function: the reply as a grammar, so that a call comes and fits its schema."""
+"""Tool calls as a grammar: those that must come (tool_choice "required" or a named function), and those that may come
+where something was promised of the reply (a strict tool, a response_format). Arguments fit their schemas."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ from engine.request import GrammarSpec
 from engine.text.grammar_source import grammar_parts
 
 Part = dict[str, Any]
+Tool = Mapping[str, Any]
 MAX_WHOLE_BYTES = 1 << 20
 """All tools together."""
 
 
 def forced_call_grammar(
-    tool_format: ToolFormat, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True, timeout_s: float = math.inf
+    tool_format: ToolFormat, tools: Sequence[Tool], *, parallel: bool = True, timeout_s: float = math.inf
 ) -> GrammarSpec:
     """One call, or several where `parallel`, of the given tools in the model's own format.
 
@@ -29,32 +31,65 @@ def forced_call_grammar(
     must have <tool_call> and </tool_call> as tokens. Raises RequestError (param tools) when a strict schema cannot be
     enforced, or when all of them take longer than `timeout_s`.
     """
-    give_up_s = time.monotonic() + timeout_s
-    rules: list[str] = []
-    parts = _Parts(give_up_s)
-    for i, tool in enumerate(tools):
-        if time.monotonic() > give_up_s:
-            raise RequestError(f"The tools' schemas take longer than {timeout_s:g} s to compile.", "tools")
-        function = tool["function"]
-        if function.get("strict"):
-            parts.check(_object(function.get("parameters")))
-        rule = _hermes if tool_format == "hermes" else _xml
-        rules += rule(i, function, parts)
+    parts = _Parts(timeout_s)
+    rules = _calls(tool_format, tools, parts, parallel, check_strict=True)
+    return _whole(["start: calls", *rules], parts)
+
+
+def possible_call_grammar(
+    tool_format: ToolFormat,
+    tools: Sequence[Tool],
+    reply: GrammarSpec | None,
+    *,
+    parallel: bool = True,
+    timeout_s: float = math.inf,
+) -> GrammarSpec:
+    """tool_choice "auto": either `reply`, or calls as above; None: free text, which calls may follow.
+
+    Keywords of schemas that cannot be enforced are left out. Raises RequestError as above.
+    """
+    parts = _Parts(timeout_s)
+    rules = _calls(tool_format, tools, parts, parallel, check_strict=False)
+    if reply is None:
+        return _whole(["start: text calls?", "text: /(.|\\n)*/", *rules], parts)
+    first, *rest = grammar_parts(reply)
+    parts.parts += [{**first, "name": "reply"}, *rest]
+    return _whole(["start: @reply | calls", *rules], parts)
+
+
+def _calls(
+    tool_format: ToolFormat, tools: Sequence[Tool], parts: _Parts, parallel: bool, *, check_strict: bool
+) -> list[str]:
+    """The rule `calls` and those that it needs."""
+    rules = ['calls: call ("\\n" call)*' if parallel else "calls: call"]
     call = " | ".join(f"call{i}" for i in range(len(tools)))
-    start = f'start: call ("\\n" call)*\ncall: <tool_call> "\\n" ({call}) "\\n" </tool_call>'
-    if not parallel:
-        start = start.replace('call ("\\n" call)*', "call", 1)
-    lark = "\n".join([start, *rules])
-    whole = GrammarSpec("llguidance", json.dumps({"grammars": [{"lark_grammar": lark}, *parts.parts]}), "tools")
+    rules.append(f'call: <tool_call> "\\n" ({call}) "\\n" </tool_call>')
+    for i, tool in enumerate(tools):
+        parts.check_time()
+        function = tool["function"]
+        if check_strict and function.get("strict"):
+            parts.check(_object(function.get("parameters")))
+        rules += (_hermes if tool_format == "hermes" else _xml)(i, function, parts)
+    return rules
+
+
+def _whole(rules: Sequence[str], parts: _Parts) -> GrammarSpec:
+    grammars = [{"lark_grammar": "\n".join(rules)}, *parts.parts]
+    whole = GrammarSpec("llguidance", json.dumps({"grammars": grammars}), "tools")
     return checked(whole, "tools", parts.left_s(), max_bytes=MAX_WHOLE_BYTES)
 
 
 class _Parts:
-    """The grammars that the rules refer to, each compiled for trial before `give_up_s`."""
+    """The grammars that the rules refer to, each compiled for trial, all within `timeout_s`."""
 
-    def __init__(self, give_up_s: float) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self.parts: list[Part] = []
-        self._give_up_s = give_up_s
+        self._timeout_s = timeout_s
+        self._give_up_s = time.monotonic() + timeout_s
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._give_up_s:
+            raise RequestError(f"The tools' schemas take longer than {self._timeout_s:g} s to compile.", "tools")
 
     def left_s(self) -> float:
         return min(self._give_up_s - time.monotonic(), TIMEOUT_S)

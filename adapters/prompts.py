@@ -103,9 +103,8 @@ class ModelText:
         rendered = self.render(prompt, request.cache_salt, patience)
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
-        if forces_call(prompt) and self.tokenizer.token_id("<tool_call>") is None:
-            raise RequestError("This model has no token for tool calls; they cannot be forced.", "tool_choice")
-        grammar = request_grammar(request, rendered.thinking, self.tool_format, self._grammar_timeout_s)
+        tool_format = self.tool_format if self.tokenizer.token_id("<tool_call>") is not None else None
+        grammar = request_grammar(request, rendered.thinking, tool_format, self._grammar_timeout_s)
         return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar, bad_words)
 
     def render(self, prompt: Prompt, cache_salt: str = "", patience: Patience | None = None) -> EncodedPrompt:
@@ -197,9 +196,10 @@ class TextWorkers:
 
 def _is_short(request: GenerationRequest) -> bool:
     """Whether encoding it is a matter of less than a millisecond, unless the template is slow."""
-    prompt, chars = request.prompt, sum(map(len, request.params.bad_words))
+    prompt, params = request.prompt, request.params
+    chars = sum(map(len, params.bad_words))
     if isinstance(prompt, ChatPrompt):
-        if forces_call(prompt):
+        if forces_call(prompt) or promises_form(prompt, params.grammar):
             return False
         everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs, prompt.documents)
         return chars + _chars_in(everything, INLINE_CHARS, per_item=1) <= INLINE_CHARS
@@ -211,15 +211,24 @@ def forces_call(prompt: Prompt) -> bool:
     return isinstance(prompt, ChatPrompt) and prompt.tool_choice not in ("none", "auto")
 
 
+def promises_form(prompt: Prompt, grammar: GrammarSpec | None) -> bool:
+    """Whether calls that are left to the model need a grammar: a tool is strict, or the reply has one, which must not
+    keep the model from calling."""
+    if not isinstance(prompt, ChatPrompt) or prompt.tool_choice != "auto" or not prompt.tools:
+        return False
+    return grammar is not None or any(tool["function"].get("strict") for tool in prompt.tools)
+
+
 def request_grammar(
     request: GenerationRequest,
     thinking: ThinkingState | None,
     tool_format: ToolFormat | None,
     timeout_s: float = math.inf,
 ) -> GrammarSpec | None:
-    """The grammar of the whole output: the request's own or that of a forced call, begun where thinking ends.
+    """The grammar of the whole output: the request's own or that of its tool calls, begun where thinking ends.
 
-    Raises RequestError when the tools of a forced call take longer than `timeout_s` to compile.
+    `tool_format`: None where the vocabulary has no tokens around calls, too. Raises RequestError when calls cannot be
+    forced, or when the tools' schemas take longer than `timeout_s` to compile.
     """
     prompt, grammar = request.prompt, request.params.grammar
     if not isinstance(prompt, ChatPrompt):
@@ -234,6 +243,12 @@ def request_grammar(
         tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
         parallel = prompt.parallel_tool_calls and wanted is None
         grammar = forced_call_grammar(tool_format, tools, parallel=parallel, timeout_s=timeout_s)
+    elif tool_format is not None and promises_form(prompt, grammar):
+        from adapters.forced_calls import possible_call_grammar
+
+        grammar = possible_call_grammar(
+            tool_format, prompt.tools, grammar, parallel=prompt.parallel_tool_calls, timeout_s=timeout_s
+        )
     if grammar is None:
         return None
     from adapters.grammars import after_thinking
