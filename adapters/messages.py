@@ -70,6 +70,8 @@ def normalise_tools(tools: Sequence[object]) -> list[dict[str, Any]]:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
             raise RequestError(f"tools[{i}].function needs a name.", f"tools[{i}].function.name")
         kept = {key: function[key] for key in ("name", "description", "parameters") if function.get(key) is not None}
+        if isinstance(kept.get("parameters"), Mapping):  # which JSON Schema draft it is says nothing to a model
+            kept["parameters"] = {key: value for key, value in kept["parameters"].items() if key != "$schema"}
         plain.append({"type": "function", "function": kept})
     return plain
 

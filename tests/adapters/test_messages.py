@@ -152,7 +152,8 @@ def test_old_and_custom_calls_and_missing_fields() -> None:
 
 
 def test_tools_in_the_spelling_of_training() -> None:
-    tool = {"function": {"strict": True, "parameters": {"type": "object"}, "name": "f", "description": None}}
+    parameters = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+    tool = {"function": {"strict": True, "parameters": parameters, "name": "f", "description": None}}
     assert normalise_tools([tool]) == [
         {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     ]
