@@ -1,5 +1,5 @@
 """Tool calls as a grammar: those that must come (tool_choice "required" or a named function), and those that may come
-where something was promised of the reply (a strict tool, a response_format). Arguments fit their schemas."""
+of strict tools. Their arguments fit the tools' schemas."""
 
 from __future__ import annotations
 
@@ -37,24 +37,15 @@ def forced_call_grammar(
 
 
 def possible_call_grammar(
-    tool_format: ToolFormat,
-    tools: Sequence[Tool],
-    reply: GrammarSpec | None,
-    *,
-    parallel: bool = True,
-    timeout_s: float = math.inf,
+    tool_format: ToolFormat, tools: Sequence[Tool], *, parallel: bool = True, timeout_s: float = math.inf
 ) -> GrammarSpec:
-    """tool_choice "auto": either `reply`, or calls as above; None: free text, which calls may follow.
+    """tool_choice "auto" with strict tools: free text, and calls as above when the model makes some.
 
     Keywords of schemas that cannot be enforced are left out. Raises RequestError as above.
     """
     parts = _Parts(timeout_s)
     rules = _calls(tool_format, tools, parts, parallel, check_strict=False)
-    if reply is None:
-        return _whole(["start: text calls?", "text: /(.|\\n)*/", *rules], parts)
-    first, *rest = grammar_parts(reply)
-    parts.parts += [{**first, "name": "reply"}, *rest]
-    return _whole(["start: @reply | calls", *rules], parts)
+    return _whole(["start: text calls?", "text: /(.|\\n)*/", *rules], parts)
 
 
 def _calls(

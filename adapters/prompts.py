@@ -196,10 +196,9 @@ class TextWorkers:
 
 def _is_short(request: GenerationRequest) -> bool:
     """Whether encoding it is a matter of less than a millisecond, unless the template is slow."""
-    prompt, params = request.prompt, request.params
-    chars = sum(map(len, params.bad_words))
+    prompt, chars = request.prompt, sum(map(len, request.params.bad_words))
     if isinstance(prompt, ChatPrompt):
-        if forces_call(prompt) or promises_form(prompt, params.grammar):
+        if forces_call(prompt) or offers_strict_tools(prompt):
             return False
         everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs, prompt.documents)
         return chars + _chars_in(everything, INLINE_CHARS, per_item=1) <= INLINE_CHARS
@@ -211,12 +210,11 @@ def forces_call(prompt: Prompt) -> bool:
     return isinstance(prompt, ChatPrompt) and prompt.tool_choice not in ("none", "auto")
 
 
-def promises_form(prompt: Prompt, grammar: GrammarSpec | None) -> bool:
-    """Whether calls that are left to the model need a grammar: a tool is strict, or the reply has one, which must not
-    keep the model from calling."""
-    if not isinstance(prompt, ChatPrompt) or prompt.tool_choice != "auto" or not prompt.tools:
+def offers_strict_tools(prompt: Prompt) -> bool:
+    """Whether calls that are left to the model must fit their schemas."""
+    if not isinstance(prompt, ChatPrompt) or prompt.tool_choice != "auto":
         return False
-    return grammar is not None or any(tool["function"].get("strict") for tool in prompt.tools)
+    return any(tool["function"].get("strict") for tool in prompt.tools)
 
 
 def request_grammar(
@@ -243,11 +241,11 @@ def request_grammar(
         tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
         parallel = prompt.parallel_tool_calls and wanted is None
         grammar = forced_call_grammar(tool_format, tools, parallel=parallel, timeout_s=timeout_s)
-    elif tool_format is not None and promises_form(prompt, grammar):
+    elif tool_format is not None and grammar is None and offers_strict_tools(prompt):
         from adapters.forced_calls import possible_call_grammar
 
         grammar = possible_call_grammar(
-            tool_format, prompt.tools, grammar, parallel=prompt.parallel_tool_calls, timeout_s=timeout_s
+            tool_format, prompt.tools, parallel=prompt.parallel_tool_calls, timeout_s=timeout_s
         )
     if grammar is None:
         return None

@@ -220,26 +220,20 @@ def test_forced_calls_leave_no_way_around_the_schema(tool_format: Any, begin: st
 
 
 @pytest.mark.parametrize(("tool_format", "call"), [("hermes", F_HERMES), ("qwen_xml", F_XML)])
-def test_possible_calls_follow_free_text_or_take_a_reply_s_place(tool_format: Any, call: str) -> None:
-    answer = GrammarSpec("json_schema", '{"type": "object", "properties": {"a": {"type": "integer"}}}')
-    free, shaped = (possible_call_grammar(tool_format, TOOLS, reply) for reply in (None, answer))
-    for spec, replies in ((free, ("Hello {", f"Let me see.\n{call}", call)), (shaped, ('{"a": 1}', call))):
-        for reply in replies:
-            assert ENDS[0] in allowed(walk(compiler().start(spec), reply))
-            thought = after_thinking(spec, "open")
-            assert ENDS[0] in allowed(walk(compiler().start(thought), f"well\n</think>\n\n{reply}"))
-    with pytest.raises((RequestError, AssertionError)):
-        walk(compiler().start(shaped), f"Let me see.\n{call}")
-    one = possible_call_grammar(tool_format, TOOLS, None, parallel=False)
+def test_possible_calls_follow_free_text(tool_format: Any, call: str) -> None:
+    spec = possible_call_grammar(tool_format, TOOLS)
+    for reply in ("Hello {", f"Let me see.\n{call}", call):
+        assert ENDS[0] in allowed(walk(compiler().start(spec), reply))
+        thought = after_thinking(spec, "open")
+        assert ENDS[0] in allowed(walk(compiler().start(thought), f"well\n</think>\n\n{reply}"))
+    one = possible_call_grammar(tool_format, TOOLS, parallel=False)
     assert allowed(walk(compiler().start(one), f"Yes.{call}")) == set(ENDS)
 
 
-@pytest.mark.parametrize("reply", [None, GrammarSpec("json_object", "")])
-def test_possible_calls_leave_no_way_around_the_schema(reply: GrammarSpec | None) -> None:
-    spec = possible_call_grammar("hermes", TOOLS[:1], reply)
-    for wrong in ('"name": "no_such', '"name": "f", "arguments": {"town"'):
-        with pytest.raises((RequestError, AssertionError)):
-            walk(compiler().start(spec), f"<tool_call>\n{{{wrong}")
+@pytest.mark.parametrize("wrong", ['"name": "no_such', '"name": "f", "arguments": {"town"'])
+def test_possible_calls_leave_no_way_around_the_schema(wrong: str) -> None:
+    with pytest.raises((RequestError, AssertionError)):
+        walk(compiler().start(possible_call_grammar("hermes", TOOLS[:1])), f"<tool_call>\n{{{wrong}")
 
 
 def test_what_cannot_be_enforced_of_a_possible_call_is_left_out() -> None:
@@ -247,23 +241,20 @@ def test_what_cannot_be_enforced_of_a_possible_call_is_left_out() -> None:
     tools = [{"function": {"name": "f", "strict": True, "parameters": schema}}]
     with pytest.raises(RequestError):
         forced_call_grammar("hermes", tools)
-    spec = possible_call_grammar("hermes", tools, None)
     call = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
-    assert ENDS[0] in allowed(walk(compiler().start(spec), call))
+    assert ENDS[0] in allowed(walk(compiler().start(possible_call_grammar("hermes", tools)), call))
 
 
-def test_calls_that_are_left_to_the_model_have_a_grammar_where_something_was_promised() -> None:
+def test_calls_that_are_left_to_the_model_have_a_grammar_when_a_tool_is_strict() -> None:
     messages = ({"role": "user", "content": "x"},)
-    strict = tuple({**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS)
-    reply = GrammarSpec("json_object", "")
-    free, shaped = GenerationParams(), GenerationParams(grammar=reply)
+    strict = tuple({**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS[:1])
+    mixed, none = (*strict, *TOOLS[1:]), GenerationParams()
 
     def grammar(tools: Any, params: GenerationParams, tool_choice: str = "auto", form: Any = "hermes") -> Any:
         prompt = ChatPrompt(messages, tools=tools, tool_choice=tool_choice)
         return request_grammar(GenerationRequest("request", prompt, params), None, form)
 
-    assert grammar(TOOLS, free) is None
-    assert grammar(strict, free) == possible_call_grammar("hermes", strict, None)
-    assert grammar(TOOLS, shaped) == possible_call_grammar("hermes", TOOLS, reply)
-    for unchanged in (grammar((), shaped), grammar(strict, shaped, "none"), grammar(strict, shaped, form=None)):
-        assert unchanged == reply
+    assert grammar(mixed, none) == possible_call_grammar("hermes", mixed)
+    assert grammar(tuple(TOOLS), none) is grammar(mixed, none, "none") is grammar(mixed, none, form=None) is None
+    reply = GrammarSpec("json_object", "")
+    assert grammar(mixed, GenerationParams(grammar=reply)) == reply
