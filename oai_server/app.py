@@ -25,7 +25,7 @@ from oai_server.routes.generate import generate, generate_stream
 from oai_server.routes.messages import messages_router
 from oai_server.routes.models import ModelsController
 from oai_server.routes.operations import OperationsController
-from oai_server.routes.responses import create_response, retrieve_response
+from oai_server.routes.responses import count_input_tokens, create_response, retrieve_response
 from oai_server.routes.tokens import detokenize, tokenize
 from oai_server.services import Services
 from oai_server.settings import Settings
@@ -66,6 +66,7 @@ def create_app(
             ModelsController,
             OperationsController,
             create_response,
+            count_input_tokens,
             retrieve_response,
             tokenize,
             detokenize,

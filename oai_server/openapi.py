@@ -21,7 +21,7 @@ from oai_server.wire.message_errors import MessagesErrorBody
 from oai_server.wire.message_reply import MessageBody, TokenCount
 from oai_server.wire.messages import CountTokensRequest, MessagesRequest
 from oai_server.wire.models import Model, ModelList
-from oai_server.wire.responses import ResponseBody, ResponsesRequest
+from oai_server.wire.responses import InputTokens, ResponseBody, ResponsesRequest
 from oai_server.wire.tokens import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 
 JSON = "application/json"
@@ -31,6 +31,7 @@ REFS = "#/components/schemas/{name}"
 POSTS: tuple[tuple[str, str, type, type | None, bool], ...] = (
     ("/v1/chat/completions", "A reply to a conversation.", ChatRequest, ChatCompletion, True),
     ("/v1/responses", "A reply to a conversation, as items.", ResponsesRequest, ResponseBody, True),
+    ("/v1/responses/input_tokens", "How long a conversation's prompt is.", ResponsesRequest, InputTokens, False),
     ("/v1/messages", "A reply to a conversation, as Anthropic's blocks.", MessagesRequest, MessageBody, True),
     ("/v1/messages/count_tokens", "How long a conversation's prompt is.", CountTokensRequest, TokenCount, False),
     ("/v1/completions", "Completions of one or more prompts.", CompletionRequest, Completion, True),

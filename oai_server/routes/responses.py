@@ -1,4 +1,7 @@
-"""POST /v1/responses, without a store: clients send the whole conversation each time, as agents do anyway."""
+"""POST /v1/responses and its count of tokens, without a store.
+
+Clients send the whole conversation each time, as agents do anyway.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from adapters.backend import ChoiceDelta
 from engine.errors import RequestError
 from oai_server.calls import Call
 from oai_server.errors import ApiError, from_engine
+from oai_server.replies import Reply
 from oai_server.routes.chat import checked
 from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, record_of
@@ -22,8 +26,16 @@ from oai_server.services import services_of
 from oai_server.wire.chat import ChatRequest
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.response_events import ResponseEvents
-from oai_server.wire.responses import ResponseBody, ResponsesRequest, chat_request, own_error, response_body
-from oai_server.wire.validate_chat import check_amount
+from oai_server.wire.responses import (
+    InputTokens,
+    ResponseBody,
+    ResponsesRequest,
+    chat_request,
+    own_error,
+    response_body,
+)
+from oai_server.wire.validate import Validator
+from oai_server.wire.validate_chat import chat_prompt, check_amount
 
 DECODER = msgspec.json.Decoder(ResponsesRequest)
 ID_PREFIX = "resp_"
@@ -47,6 +59,19 @@ async def create_response(request: Incoming) -> ASGIApp:
             encoder=lambda call: _events(body, chat, call, reply_id),
             reply=lambda call, deltas: _reply(_events(body, chat, call, reply_id), call, deltas),
         )
+
+
+@json_post("/v1/responses/input_tokens")
+async def count_input_tokens(request: Incoming) -> ASGIApp:
+    """How long a conversation's prompt is."""
+    services = services_of(request)
+    body = await read_json(request, DECODER)
+    if isinstance(body.input, list):
+        check_amount("input", body.input, services.settings)
+    with _own_names(body):
+        Validator(services.settings).model(body.model, services.backend.card)
+        rendered = await services.backend.render(chat_prompt(chat_request(body), services.settings))
+    return Reply(msgspec.json.encode(InputTokens(len(rendered.token_ids))))
 
 
 @get("/v1/responses/{response_id:str}")

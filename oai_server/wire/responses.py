@@ -88,6 +88,11 @@ class ResponseUsage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
+class InputTokens(msgspec.Struct, frozen=True):
+    input_tokens: int
+    object: str = "response.input_tokens"
+
+
 class ResponseBody(msgspec.Struct, frozen=True, kw_only=True):
     """The reply; clients read the settings that it repeats."""
 

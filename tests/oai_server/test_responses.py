@@ -159,6 +159,15 @@ def test_errors_name_the_fields_of_this_endpoint(server: LiveServer, body: dict[
     assert "max_completion_tokens" not in reply.text
 
 
+def test_the_prompt_is_counted_before_it_is_asked(server: LiveServer) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="x")
+    counted = client.responses.input_tokens.count(input="a b c d", instructions="be brief")
+    assert counted.object == "response.input_tokens"
+    assert counted.input_tokens == ask(server, instructions="be brief")["usage"]["input_tokens"]
+    reply = server.post(f"{PATH}/input_tokens", {"input": "a", "model": "no-such"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (404, "model")
+
+
 def test_nothing_is_stored(server: LiveServer) -> None:
     reply = server.get(f"{PATH}/{ask(server)['id']}")
     assert reply.status_code == 404
