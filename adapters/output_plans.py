@@ -7,7 +7,7 @@ from dataclasses import replace
 from adapters.backend import ChatPrompt, GenerationRequest
 from adapters.output_assembler import OutputPlan
 from adapters.prompts import EncodedPrompt, ModelText
-from adapters.tool_calls import CALL_TAGS, tool_parser_factory
+from adapters.tool_calls import PARSERS, tool_parser_factory
 from engine.sampling_params import SamplingParams
 
 
@@ -34,7 +34,7 @@ def output_plan(
         return plan
     return replace(
         plan,
-        call_tags=CALL_TAGS[text.tool_format],
+        call_tags=PARSERS[text.tool_format].call_tags,
         new_tool_parser=tool_parser_factory(text.tool_format, prompt.tools),
         parallel_tool_calls=prompt.parallel_tool_calls,
     )

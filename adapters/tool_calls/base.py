@@ -5,9 +5,13 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from adapters.backend import ToolCallDelta
+from adapters.reasoning import first_tag, held_from
+
+OPEN_TAG = "<tool_call>"
+CLOSE_TAG = "</tool_call>"
 
 ParserOutput = tuple[str, list[ToolCallDelta]]
 """New text outside calls, and new pieces of calls."""
@@ -68,6 +72,9 @@ class CallWriter:
 class StateParser(ABC):
     """A state machine. A state takes the text at hand and returns what it leaves, None to wait for more."""
 
+    call_tags: ClassVar[tuple[str, ...]]
+    """Any of them begins a call."""
+
     def __init__(self) -> None:
         self._out = CallWriter()
         self._state: Callable[[str], str | None] = self._in_text
@@ -87,6 +94,26 @@ class StateParser(ABC):
             left = self._state(left)
         return self._out.take()
 
-    @abstractmethod
     def _in_text(self, text: str) -> str | None:
-        """The first state: outside of calls."""
+        """The first state: outside of calls. White space is held back, since it is dropped in front of a call."""
+        at, tag = first_tag(text, self.call_tags)
+        shown = len(text[: at if tag else held_from(text, self.call_tags)].rstrip())
+        self._out.text(text[:shown])
+        if not tag:
+            self._rest = text[shown:]
+            return None
+        self._raw = text[shown : at + len(tag)]
+        self._state = self._after(tag)
+        return text[at + len(tag) :]
+
+    @abstractmethod
+    def _after(self, tag: str) -> Callable[[str], str | None]:
+        """The state behind one of `call_tags`."""
+
+    def _leave(self, text: str, stripped: str) -> str:
+        """From between the tags back to text. Where no call has come, all of it was text."""
+        self._state = self._in_text
+        if not self._raw:
+            return stripped.removeprefix(CLOSE_TAG)
+        self._out.text(self._raw)
+        return text

@@ -14,18 +14,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from adapters.reasoning import held_from
-from adapters.tool_calls.base import ParserOutput, StateParser
+from adapters.tool_calls.base import CLOSE_TAG, OPEN_TAG, ParserOutput, StateParser
 from adapters.tool_calls.json_scanner import StringDecoder, ValueScanner
-
-OPEN_TAG = "<tool_call>"
-CLOSE_TAG = "</tool_call>"
-CALL_TAGS = (OPEN_TAG,)
 
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)+")\s*,\s*"(?:arguments|parameters)"\s*:')
 _MAX_HEAD_CHARS = 1024
@@ -37,7 +32,9 @@ _BETWEEN = " \t\r\n,[]}"
 class HermesParser(StateParser):
     """See ToolCallParser and StateParser."""
 
-    def __init__(self, tools: Sequence[dict[str, Any]] = ()) -> None:
+    call_tags = (OPEN_TAG,)
+
+    def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
         """`tools` are not needed: what the model wrote is handed on whether there is such a tool or not."""
         super().__init__()
         self._object: list[str] = []
@@ -60,16 +57,8 @@ class HermesParser(StateParser):
             self._end_arguments()
         return self._out.take()
 
-    def _in_text(self, text: str) -> str | None:
-        at = text.find(OPEN_TAG)
-        shown = len(text[: at if at >= 0 else held_from(text, CALL_TAGS)].rstrip())
-        self._out.text(text[:shown])
-        if at < 0:
-            self._rest = text[shown:]
-            return None
-        self._raw = text[shown : at + len(OPEN_TAG)]
-        self._state = self._in_call
-        return text[at + len(OPEN_TAG) :]
+    def _after(self, tag: str) -> Callable[[str], str | None]:
+        return self._in_call
 
     def _in_call(self, text: str) -> str | None:
         """Between the tags: before an object, or behind one."""
@@ -82,11 +71,7 @@ class HermesParser(StateParser):
         if left in _UNFINISHED_TAGS:
             self._rest = text
             return None
-        self._state = self._in_text
-        if self._raw:
-            self._out.text(self._raw)
-            return text
-        return left.removeprefix(CLOSE_TAG)
+        return self._leave(text, left)
 
     def _in_object(self, text: str) -> str | None:
         """An object whose head is not known yet, or not the usual one."""

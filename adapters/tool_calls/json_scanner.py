@@ -25,9 +25,9 @@ class ValueScanner:
         self._escaped = False
         self.done = False
 
-    def feed(self, text: str, start: int = 0) -> int:
+    def feed(self, text: str) -> int:
         """Index behind the value's last character in `text`, len(text) while it is not `done`."""
-        at = start
+        at = 0
         while at < len(text):
             if self._in_string:
                 at = self._string(text, at)
@@ -75,17 +75,20 @@ class ValueScanner:
 
 
 class StringDecoder:
-    """The text of one JSON string (behind its opening quote), escape by escape."""
+    """The text of one JSON string (behind its opening quote), escape by escape; what is no character is U+FFFD."""
 
-    __slots__ = ("_held", "done")
+    __slots__ = ("_held", "_high", "done")
 
     def __init__(self) -> None:
         self._held = ""
+        """An escape that is not whole."""
+        self._high = ""
+        """A high surrogate, whose other half may come."""
         self.done = False
 
-    def feed(self, text: str, start: int = 0) -> tuple[str, int]:
+    def feed(self, text: str) -> tuple[str, int]:
         """New text, and the index in `text` behind what was read; `done` behind the closing quote."""
-        at, parts = start, []
+        at, parts = 0, [self._high]
         while at < len(text) and not self.done:
             if self._held:
                 self._held += text[at]
@@ -93,49 +96,30 @@ class StringDecoder:
                 parts.append(self._unescape())
                 continue
             match = _INSIDE.search(text, at)
-            if match is None:
-                parts.append(text[at:])
-                return "".join(parts), len(text)
-            parts.append(text[at : match.start()])
-            at = match.end()
-            if match[0] == "\\":
-                self._held = "\\"
-            else:
-                self.done = True
-        return "".join(parts), at
+            end = match.start() if match else len(text)
+            parts.append(text[at:end])
+            at = end
+            if match:
+                at = match.end()
+                self.done = match[0] == '"'
+                self._held = "" if self.done else "\\"
+        read = "".join(parts)
+        self._high = read[-1:] if not self.done and "\ud800" <= read[-1:] < "\udc00" else ""
+        read = read[: len(read) - len(self._high)]
+        return read.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), at
 
     def _unescape(self) -> str:
-        """The held escape's character once it is whole; a high surrogate waits for its other half."""
+        """The held escape's character, perhaps half of one, once it is whole."""
         held = self._held
-        if held[-1] == '"' and len(held) > 2:  # the string ends inside an escape
+        if held[1] == "u" and held[-1] == '"':  # the string ends inside an escape
             self._held, self.done = "", True
-            return "�"
-        if held[1] != "u":
-            self._held = ""
-            return _ESCAPES.get(held[1], held[1])
-        if len(held) == 6:
-            return self._code_point(held[2:])
-        if len(held) in (7, 8) and held[6:] != "\\u"[: len(held) - 6]:
-            self._held = ""
-            return "�" + held[6:]
-        if len(held) == 12:
-            self._held = ""
-            return _pair(held[2:6], held[8:])
-        return ""
-
-    def _code_point(self, digits: str) -> str:
-        try:
-            code = int(digits, 16)
-        except ValueError:
-            code = 0xFFFD
-        if 0xD800 <= code < 0xDC00:
+            return "\ufffd"
+        if held[1] == "u" and len(held) < 6:
             return ""
         self._held = ""
-        return chr(code) if not 0xDC00 <= code < 0xE000 else "�"
-
-
-def _pair(high: str, low: str) -> str:
-    try:
-        return (bytes.fromhex(high) + bytes.fromhex(low)).decode("utf-16-be")
-    except ValueError:
-        return "��"
+        if held[1] != "u":
+            return _ESCAPES.get(held[1], held[1])
+        try:
+            return chr(int(held[2:], 16))
+        except ValueError:
+            return "\ufffd"

@@ -16,20 +16,17 @@ out, closing tags left out, quoted function names.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from adapters.reasoning import first_tag, held_from
-from adapters.tool_calls.base import ParserOutput, StateParser
+from adapters.tool_calls.base import CLOSE_TAG, OPEN_TAG, ParserOutput, StateParser
 from adapters.tool_calls.parameter_types import OPTIONAL_STRING, STRING_ONLY, ParameterTypes, as_json, escaped
 
-OPEN_TAG = "<tool_call>"
-CLOSE_TAG = "</tool_call>"
 FUNCTION = "<function="
 PARAMETER = "<parameter="
 END_FUNCTION = "</function>"
 END_PARAMETER = "</parameter>"
-CALL_TAGS = (OPEN_TAG, FUNCTION)
 
 _ENDS_OF_VALUE = (END_PARAMETER, PARAMETER, END_FUNCTION, CLOSE_TAG)
 """All but the first count at the beginning of a line only: a value may speak of them."""
@@ -40,7 +37,9 @@ _MAX_NAME_CHARS = 512
 class QwenXMLParser(StateParser):
     """See ToolCallParser and StateParser."""
 
-    def __init__(self, tools: Sequence[dict[str, Any]] = ()) -> None:
+    call_tags = (OPEN_TAG, FUNCTION)
+
+    def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
         super().__init__()
         self._types = ParameterTypes(tools)
         self._name = ""
@@ -69,16 +68,8 @@ class QwenXMLParser(StateParser):
             self._end_call()
         return self._out.take()
 
-    def _in_text(self, text: str) -> str | None:
-        at, tag = first_tag(text, CALL_TAGS)
-        shown = len(text[: at if tag else held_from(text, CALL_TAGS)].rstrip())
-        self._out.text(text[:shown])
-        if not tag:
-            self._rest = text[shown:]
-            return None
-        self._raw = text[shown : at + len(tag)]
-        self._state = self._in_call if tag == OPEN_TAG else self._in_name
-        return text[at + len(tag) :]
+    def _after(self, tag: str) -> Callable[[str], str | None]:
+        return self._in_call if tag == OPEN_TAG else self._in_name
 
     def _in_call(self, text: str) -> str | None:
         """Between the tags: before a function, or behind one."""
@@ -90,11 +81,7 @@ class QwenXMLParser(StateParser):
         if any(tag.startswith(left) and tag != left for tag in (FUNCTION, OPEN_TAG, CLOSE_TAG)):
             self._rest = text
             return None
-        self._state = self._in_text
-        if self._raw:
-            self._out.text(self._raw)
-            return text
-        return left.removeprefix(CLOSE_TAG)
+        return self._leave(text, left)
 
     def _in_name(self, text: str) -> str | None:
         at = text.find(">", 0, _MAX_NAME_CHARS + 1)

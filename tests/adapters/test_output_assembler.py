@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adapters.backend import ChoiceDelta, PositionLogprobs
 from adapters.output_assembler import OutputAssembler, OutputPlan
-from adapters.tool_calls import CALL_TAGS, tool_parser_factory
+from adapters.tool_calls import PARSERS, tool_parser_factory
 from engine.request import FinishReason, TokenLogprobs
 from tests.support.qwen_data import qwen_data, qwen_tokenizer
 
@@ -82,7 +82,9 @@ def run(
 
 
 def with_tools(**changes: Any) -> OutputPlan:
-    return replace(PLAN, call_tags=CALL_TAGS["hermes"], new_tool_parser=tool_parser_factory("hermes", []), **changes)
+    return replace(
+        PLAN, call_tags=PARSERS["hermes"].call_tags, new_tool_parser=tool_parser_factory("hermes", []), **changes
+    )
 
 
 def test_plain_text() -> None:
@@ -249,7 +251,7 @@ def xml_plan(thinking: Any) -> OutputPlan:
     return replace(
         PLAN,
         thinking=thinking,
-        call_tags=CALL_TAGS["qwen_xml"],
+        call_tags=PARSERS["qwen_xml"].call_tags,
         new_tool_parser=tool_parser_factory("qwen_xml", tools),
     )
 

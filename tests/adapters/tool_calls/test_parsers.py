@@ -236,6 +236,18 @@ def test_every_chunking_gives_the_whole_result(words: list[str], cuts: set[int],
     assert (whole.content, whole.calls) == (chunked.content, chunked.calls) == (single.content, single.calls)
 
 
+_ESCAPED = ["\\ud83d", "\\ude00", "\\n", '\\"', "\\\\", "\\u4f60", "a"]
+
+
+@given(st.lists(st.sampled_from(_ESCAPED), max_size=6))
+def test_arguments_in_a_string_are_unescaped_as_python_does_it(parts: list[str]) -> None:
+    """A surrogate without its other half is one U+FFFD and harms nothing around it."""
+    text = json.loads(f'"{"".join(parts)}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    output = f'<tool_call>\n{{"name": "f", "arguments": "{{{"".join(parts)}}}"}}\n</tool_call>'
+    for pieces in ([output], list(output)):
+        assert run(hermes, pieces).calls == [("f", f"{{{text}}}")]
+
+
 @given(words=st.lists(st.sampled_from(_WORDS), max_size=14), which=st.sampled_from(["hermes", "qwen_xml"]))
 def test_text_without_a_call_is_kept_to_the_letter(words: list[str], which: Any) -> None:
     text = "".join(words)
