@@ -66,6 +66,16 @@ class ChatPrompt(msgspec.Struct, frozen=True):
     documents: tuple[dict[str, Any], ...] = ()
     """For templates that read them; others leave them out."""
 
+    @property
+    def forces_call(self) -> bool:
+        """Whether the reply must be a tool call: "required", or a named function."""
+        return self.tool_choice not in ("none", "auto")
+
+    @property
+    def offers_strict_tools(self) -> bool:
+        """Whether calls that are left to the model must fit their schemas."""
+        return self.tool_choice == "auto" and any(tool["function"].get("strict") for tool in self.tools)
+
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
 

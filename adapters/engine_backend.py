@@ -22,7 +22,8 @@ from adapters.engine_link import EngineLink
 from adapters.mailbox import EngineGeneration
 from adapters.output_plans import output_plan
 from adapters.patience import LoopTurn
-from adapters.prompts import EncodedPrompt, ModelText, TextWorkers, param_of
+from adapters.prompts import EncodedPrompt, ModelText, param_of
+from adapters.text_workers import TextWorkers
 from adapters.trial_turns import TrialTurns
 from engine.config import EngineConfig
 from engine.errors import DeadlineExceededError, EngineDeadError, EngineError, EngineUnavailableError

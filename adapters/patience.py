@@ -25,19 +25,20 @@ class InlineTrust:
     """Whether templates are tried in the event loop: not again for a while after one was slow there."""
 
     def __init__(self, first_pause: int = 16, longest_pause: int = 4096) -> None:
-        """Pauses count requests and double each time."""
+        """Pauses are counted in conversations and double each time."""
         self._next_pause = first_pause
         self._longest_pause = longest_pause
         self._left = 0
 
-    def __bool__(self) -> bool:
-        """To be asked once a request."""
+    def allows_next(self) -> bool:
+        """Whether the next conversation is tried there. To be asked once for each, since pauses count them."""
         if self._left == 0:
             return True
         self._left -= 1
         return False
 
-    def betrayed(self) -> None:
+    def lose(self) -> None:
+        """A template was slow."""
         self._left = self._next_pause
         self._next_pause = min(2 * self._next_pause, self._longest_pause)
 

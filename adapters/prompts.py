@@ -1,30 +1,20 @@
-"""A request's prompt to token ids: template, character count, tokenizer. Large prompts go to a thread."""
+"""A request's prompt to token ids: character count, template, tokenizer."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from adapters.backend import (
-    ChatPrompt,
-    GenerationParams,
-    GenerationRequest,
-    Prompt,
-    RenderedPrompt,
-    TextPrompt,
-    TokenPrompt,
-)
+from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 from adapters.backend_options import BackendOptions
 from adapters.checks import BadWords, ModelFacts, check_prompt_ids, too_long
 from adapters.grammar_tokens import check_named_tokens
-from adapters.patience import INLINE, InlineTrust, OutOfPatienceError, Patience
+from adapters.patience import Patience
 from adapters.reasoning import ThinkingState
 from adapters.tool_calls import ToolFormat
 from engine.errors import ConfigurationError, RequestError
@@ -37,11 +27,8 @@ from engine.text.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:  # jinja2 and llguidance are not needed before the port is open
     from adapters.chat_templates import ChatRenderer
 
-INLINE_CHARS = 4_000
-"""Prompts up to this length are tokenized in the event loop: about half a millisecond at most."""
 MAX_RENDER_CHARS = 4 << 20
 """Longest text that is tokenized for its own sake; a few seconds of one thread."""
-TEXT_THREADS = 2
 TOOL_FORMATS: dict[str, ToolFormat | None] = {
     "hermes": "hermes",
     "qwen3_coder": "qwen_xml",
@@ -67,8 +54,9 @@ class ModelText:
 
     def __init__(self, folder: Path, options: BackendOptions) -> None:
         """Reads the checkpoint's small files. Raises ModelLoadError or ConfigurationError."""
-        from adapters import forced_calls, grammars  # noqa: F401 - in this thread, so that no request has to wait
+        from adapters.reply_grammar import request_grammar  # in this thread, so that no request has to wait
 
+        self._request_grammar = request_grammar
         self.config: ModelConfig = load_model_config(folder)
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.chat: ChatRenderer = _chat_renderer(folder, self.tokenizer, options)
@@ -104,7 +92,7 @@ class ModelText:
         token_ids = truncated(rendered.token_ids, facts, params)
         check_prompt_ids(token_ids, facts, param)
         tool_format = self.tool_format if self.tokenizer.token_id("<tool_call>") is not None else None
-        grammar = request_grammar(request, rendered.thinking, tool_format, self._grammar_timeout_s)
+        grammar = self._request_grammar(request, rendered.thinking, tool_format, self._grammar_timeout_s)
         return EncodedPrompt(token_ids, rendered.text, rendered.thinking, grammar, bad_words)
 
     def render(self, prompt: Prompt, cache_salt: str = "", patience: Patience | None = None) -> EncodedPrompt:
@@ -157,103 +145,6 @@ class ModelText:
         return tuple(found)
 
 
-class TextWorkers:
-    """Runs the text side's work, in the event loop when it is short and in a thread when it is not."""
-
-    def __init__(self, text: ModelText) -> None:
-        self.text = text
-        self._pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="text")
-        self._trusts_templates = InlineTrust()
-
-    async def encode(self, request: GenerationRequest, facts: ModelFacts) -> EncodedPrompt:
-        if _is_short(request) and (not isinstance(request.prompt, ChatPrompt) or self._trusts_templates):
-            try:
-                return self.text.encode(request, facts, INLINE)
-            except OutOfPatienceError:
-                self._trusts_templates.betrayed()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self.text.encode, request, facts)
-
-    async def render(self, prompt: Prompt) -> RenderedPrompt:
-        """Everything /tokenize shows of a prompt. Raises RequestError for one of more than MAX_RENDER_CHARS."""
-        check_render_length(prompt)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._render, prompt)
-
-    async def detokenize(self, token_ids: tuple[int, ...]) -> str:
-        if len(token_ids) <= INLINE_CHARS:
-            return self.text.tokenizer.decode(token_ids)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self.text.tokenizer.decode, token_ids)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _render(self, prompt: Prompt) -> RenderedPrompt:
-        encoded = self.text.render(prompt)
-        token_text = self.text.tokenizer.token_text
-        return RenderedPrompt(encoded.token_ids, encoded.text, tuple([token_text(i) for i in encoded.token_ids]))
-
-
-def _is_short(request: GenerationRequest) -> bool:
-    """Whether encoding it is a matter of less than a millisecond, unless the template is slow."""
-    prompt, chars = request.prompt, sum(map(len, request.params.bad_words))
-    if isinstance(prompt, ChatPrompt):
-        if forces_call(prompt) or offers_strict_tools(prompt):
-            return False
-        everything = (prompt.messages, prompt.tools, prompt.chat_template_kwargs, prompt.documents)
-        return chars + _chars_in(everything, INLINE_CHARS, per_item=1) <= INLINE_CHARS
-    return chars + num_chars(prompt) <= INLINE_CHARS
-
-
-def forces_call(prompt: Prompt) -> bool:
-    """Whether the reply must be a tool call: "required", or a named function."""
-    return isinstance(prompt, ChatPrompt) and prompt.tool_choice not in ("none", "auto")
-
-
-def offers_strict_tools(prompt: Prompt) -> bool:
-    """Whether calls that are left to the model must fit their schemas."""
-    if not isinstance(prompt, ChatPrompt) or prompt.tool_choice != "auto":
-        return False
-    return any(tool["function"].get("strict") for tool in prompt.tools)
-
-
-def request_grammar(
-    request: GenerationRequest,
-    thinking: ThinkingState | None,
-    tool_format: ToolFormat | None,
-    timeout_s: float = math.inf,
-) -> GrammarSpec | None:
-    """The grammar of the whole output: the request's own or that of its tool calls, begun where thinking ends.
-
-    `tool_format`: None where the vocabulary has no tokens around calls, too. Raises RequestError when calls cannot be
-    forced, or when the tools' schemas take longer than `timeout_s` to compile.
-    """
-    prompt, grammar = request.prompt, request.params.grammar
-    if not isinstance(prompt, ChatPrompt):
-        return grammar
-    if forces_call(prompt):
-        from adapters.forced_calls import forced_call_grammar
-
-        if tool_format is None:
-            raise RequestError("This model's tool calls cannot be forced.", "tool_choice")
-        choice = prompt.tool_choice
-        wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
-        tools = [tool for tool in prompt.tools if wanted in (None, tool["function"]["name"])]
-        parallel = prompt.parallel_tool_calls and wanted is None
-        grammar = forced_call_grammar(tool_format, tools, parallel=parallel, timeout_s=timeout_s)
-    elif tool_format is not None and grammar is None and offers_strict_tools(prompt):
-        from adapters.forced_calls import possible_call_grammar
-
-        grammar = possible_call_grammar(
-            tool_format, prompt.tools, parallel=prompt.parallel_tool_calls, timeout_s=timeout_s
-        )
-    if grammar is None:
-        return None
-    from adapters.grammars import after_thinking
-
-    return after_thinking(grammar, thinking)
-
-
 def param_of(prompt: Prompt) -> str:
     """The request's field that holds the prompt."""
     return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
@@ -267,7 +158,7 @@ def num_chars(prompt: Prompt) -> int:
         case TextPrompt():
             return len(prompt.text)
         case ChatPrompt():
-            return _chars_in(prompt.messages) + _chars_in(prompt.tools)
+            return chars_in(prompt.messages) + chars_in(prompt.tools)
 
 
 def check_render_length(prompt: Prompt) -> None:
@@ -286,7 +177,7 @@ def truncated(token_ids: tuple[int, ...], facts: ModelFacts, params: GenerationP
     return token_ids[-keep:] if keep else ()
 
 
-def _chars_in(value: Any, enough: float = math.inf, per_item: int = 0) -> int:
+def chars_in(value: Any, enough: float = math.inf, per_item: int = 0) -> int:
     """Characters of all strings in a JSON value, and `per_item` for everything in it, without recursion.
 
     Ends as soon as there are more than `enough`.
@@ -306,7 +197,7 @@ def _chars_in(value: Any, enough: float = math.inf, per_item: int = 0) -> int:
 
 
 def _chat_renderer(folder: Path, tokenizer: Tokenizer, options: BackendOptions) -> ChatRenderer:
-    from adapters.chat_templates import ChatTemplate, load_chat_renderer
+    from adapters.chat_templates import TEMPLATE_ERRORS, ChatTemplate, load_chat_renderer
 
     deadline_s = options.limits.template_timeout_s
     if options.chat_template is None:
@@ -314,8 +205,8 @@ def _chat_renderer(folder: Path, tokenizer: Tokenizer, options: BackendOptions) 
     try:
         source = Path(options.chat_template).read_text(encoding="utf-8")
         return ChatTemplate(source, tokenizer, deadline_s=deadline_s)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--chat-template cannot be read: {error}") from None
+    except (OSError, *TEMPLATE_ERRORS) as error:
+        raise ConfigurationError(f"--chat-template {options.chat_template} cannot be used: {error}") from None
 
 
 def _tool_format(chat: ChatRenderer, options: BackendOptions) -> ToolFormat | None:

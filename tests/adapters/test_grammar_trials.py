@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adapters.forced_calls import forced_call_grammar
+from adapters.call_grammars import forced_call_grammar
 from adapters.grammar_examiner import Trial, Verdict, examine
 from adapters.grammar_trials import FATAL, GrammarTrials, TrialTimeoutError
 from adapters.grammars import response_format_grammar, structured_outputs_grammar

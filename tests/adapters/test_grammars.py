@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest
-from adapters.forced_calls import forced_call_grammar, possible_call_grammar
+from adapters.call_grammars import forced_call_grammar, possible_call_grammar
 from adapters.grammars import after_thinking, response_format_grammar, structured_outputs_grammar
-from adapters.prompts import request_grammar
+from adapters.reply_grammar import request_grammar
 from adapters.tool_calls import tool_parser_factory
 from engine.errors import RequestError
 from engine.request import GrammarSpec

@@ -10,7 +10,7 @@ from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest, Te
 from adapters.backend_options import BackendOptions
 from adapters.checks import ModelFacts
 from adapters.prompts import MAX_RENDER_CHARS, ModelText
-from engine.errors import RequestError
+from engine.errors import ConfigurationError, RequestError
 from engine.models.config import GenerationDefaults
 from engine.request import GrammarSpec
 from tests.support.fault_checkpoint import write_fault_checkpoint
@@ -48,6 +48,15 @@ def test_tokens_that_a_grammar_names_are_the_models(text: ModelText) -> None:
         with pytest.raises(RequestError, match="has no token") as refused:
             text.encode(request("none", GrammarSpec("lark", lark, "grammar")), FACTS)
         assert refused.value.param == "grammar"
+
+
+@pytest.mark.parametrize("template", [b"{% for %}", b"{{ 'a'", b"\xff", None])
+def test_a_chat_template_of_the_settings_that_cannot_be_used_is_named(tmp_path: Path, template: bytes | None) -> None:
+    folder, file = write_fault_checkpoint(tmp_path / "model"), tmp_path / "mine.jinja"
+    if template is not None:
+        file.write_bytes(template)
+    with pytest.raises(ConfigurationError, match=f"--chat-template {file} cannot be used: "):
+        ModelText(folder, BackendOptions(chat_template=str(file)))
 
 
 @pytest.mark.parametrize("keep", [1, 5, 300, 2048])

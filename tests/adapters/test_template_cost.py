@@ -16,8 +16,9 @@ from adapters.backend_options import BackendLimits, BackendOptions
 from adapters.checks import ModelFacts
 from adapters.compiled_template import CompiledTemplate
 from adapters.patience import InlineTrust
-from adapters.prompts import INLINE_CHARS, ModelText, TextWorkers
+from adapters.prompts import ModelText
 from adapters.template_sandbox import BudgetError
+from adapters.text_workers import INLINE_CHARS, TextWorkers
 from engine.errors import RequestError
 from engine.models.config import GenerationDefaults
 from tests.support.fault_checkpoint import CHATML, write_fault_checkpoint
@@ -169,6 +170,6 @@ async def test_a_refusal_of_the_template_is_no_slowness(tmp_path: Path) -> None:
 def test_trust_comes_back_later_each_time() -> None:
     trust = InlineTrust(first_pause=2, longest_pause=4)
     for pause in (2, 4, 4):
-        assert trust
-        trust.betrayed()
-        assert [bool(trust) for _ in range(pause + 1)] == [False] * pause + [True]
+        assert trust.allows_next()
+        trust.lose()
+        assert [trust.allows_next() for _ in range(pause + 1)] == [False] * pause + [True]

@@ -9,8 +9,9 @@ import pytest
 
 from adapters.backend import ChatPrompt, GenerationParams, GenerationRequest
 from adapters.backend_options import BackendLimits, BackendOptions
-from adapters.forced_calls import forced_call_grammar
-from adapters.prompts import ModelText, request_grammar
+from adapters.call_grammars import forced_call_grammar
+from adapters.prompts import ModelText
+from adapters.reply_grammar import request_grammar
 from engine.errors import RequestError
 from oai_server.settings import Settings
 from oai_server.start import backend_options
