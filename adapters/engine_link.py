@@ -190,6 +190,7 @@ class EngineLink:
             self._admits = True
             self._send(recovery.engine_ready())
         elif not recovery.has_trials:
+            turns.done()  # suspects that left before their trial
             self._admits = True
             recovery.engine_ready(gate_closed=True)
             self._open_gate(epoch)
