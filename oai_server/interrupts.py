@@ -20,24 +20,22 @@ ON_LOST = "oai_server.on_lost"
 
 
 class LostConnection:
-    """Whom to call when a connection is lost; who comes too late is called at once."""
+    """Whether a connection is lost, and whom to call when it will be."""
 
-    __slots__ = ("_calls", "_lost")
+    __slots__ = ("_calls", "lost")
 
     def __init__(self) -> None:
         self._calls: set[Callable[[], None]] = set()
-        self._lost = False
+        self.lost = False
 
     def add(self, call: Callable[[], None]) -> None:
         self._calls.add(call)
-        if self._lost:
-            call()
 
     def discard(self, call: Callable[[], None]) -> None:
         self._calls.discard(call)
 
     def lose(self) -> None:
-        self._lost = True
+        self.lost = True
         for call in list(self._calls):
             call()
 
@@ -55,9 +53,7 @@ class Interruptible:
     ) -> None:
         self._live = live
         self._receive = receive
-        self._on_lost: LostConnection | None = None
-        if scope is not None:
-            self._on_lost = (scope.get("extensions") or {}).get(ON_LOST)
+        self._on_lost: LostConnection | None = ((scope or {}).get("extensions") or {}).get(ON_LOST)
         self._task: asyncio.Task[object] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._error: ApiError | None = None
@@ -69,6 +65,8 @@ class Interruptible:
             self._task.cancel()
 
     async def __aenter__(self) -> Self:
+        if self._on_lost is not None and self._on_lost.lost:
+            raise ClientGoneError  # a block that never waits would not meet its cancellation before its end
         self._task = asyncio.current_task()
         self._live.add(self)
         if self._on_lost is not None:

@@ -24,10 +24,12 @@ from engine.errors import (
     EngineUnavailableError,
     RequestFailedError,
 )
+from engine.request import GrammarSpec
 from oai_server.cycle import LeanCycle
 from oai_server.errors import ApiError, ClientGoneError
 from oai_server.interrupts import ON_LOST, Interruptible, LostConnection
 from oai_server.routes.generate import GenerateChunks
+from oai_server.wire import constraints
 from oai_server.wire.chat_chunks import ChatChunkOptions, ChatChunks
 from oai_server.wire.chunks import ChunkTemplate, json_bytes
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
@@ -93,6 +95,30 @@ def test_a_client_that_leaves_before_admission(server: LiveServer, stream: bool)
     wait_for(lambda: server.services.live, "it waits for admission")
     connection.close()
     server.wait_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_its_grammar_is_compiled(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """By the time it is admitted its connection is gone, and admission need not wait for anything."""
+    begun, gone = threading.Event(), threading.Event()
+
+    def compiled(_name: str, value: Any, _timeout_s: float) -> GrammarSpec:
+        begun.set()
+        gone.wait(60)
+        return GrammarSpec("regex", value)
+
+    monkeypatch.setattr(constraints, "_compiled", compiled)
+    open_before = len(server.server.server_state.connections)
+    connection = server.raw()
+    connection.sendall(request_bytes(COMPLETIONS, stream=stream, guided_regex=f"gone{stream}"))
+    begun.wait(60)
+    connection.close()
+    wait_for(lambda: len(server.server.server_state.connections) <= open_before, "the server has noticed")
+    gone.set()
+    server.wait_idle()
+    assert len(server.services.limiter) == 0
 
 
 def test_disconnect_storm(server: LiveServer) -> None:

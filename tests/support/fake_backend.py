@@ -206,7 +206,10 @@ class FakeBackend:
     async def generate(self, request: GenerationRequest) -> FakeGeneration:
         self.requests.append(request)
         del self.requests[:-100]
-        await asyncio.sleep(self.script.admission_delay_s)
+        if (
+            self.script.admission_delay_s
+        ):  # without: admitted in one turn, as the engine's backend admits short prompts
+            await asyncio.sleep(self.script.admission_delay_s)
         if self.script.admission_error is not None:
             raise self.script.admission_error
         if self.script.health.state != "ready":
