@@ -28,12 +28,8 @@ class EngineHost:
         self._config = config
         self._supervisor_limits = supervisor_limits
         self._runner = runner
-        self._run_dir = ""
-
-    @property
-    def run_dir(self) -> str:
-        """After `start`."""
-        return self._run_dir
+        self.run_dir = ""
+        """Known after `start`."""
 
     @property
     def engine_pid(self) -> int | None:
@@ -41,31 +37,30 @@ class EngineHost:
 
     async def start(self) -> None:
         """Begins to start the engine and returns at once; from then on it is kept alive."""
-        self._run_dir = tempfile.mkdtemp(prefix="oai-server-")
-        client = EngineClient(self._run_dir, self)
-        self._client = client
+        self.run_dir = tempfile.mkdtemp(prefix="oai-server-")
+        self._client = EngineClient(self.run_dir, self)
         self._supervisor = Supervisor(
             self._config,
-            self._run_dir,
-            client,
+            self.run_dir,
+            self._client,
             self._publish,
             limits=self._supervisor_limits,
             runner=self._runner,
             log_level=logging.getLevelName(logger.getEffectiveLevel()),
         )
         self._publish("starting")
-        client.open()
+        self._client.open()
         self._supervisor.start()
 
     async def stop(self) -> None:
         await self._supervisor.stop()
         self._client.close()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _publish(self, state: SupervisorState) -> None:
         supervisor = self._supervisor
         try:
-            write_state(self._run_dir, SharedState(state, supervisor.reason, supervisor.restarts))
+            write_state(self.run_dir, SharedState(state, supervisor.reason, supervisor.restarts))
         except OSError as error:
             logger.error("cannot tell the HTTP processes about the engine: %s", error)
 
@@ -81,6 +76,7 @@ class EngineHost:
         pass
 
     def on_heartbeat(self, heartbeat: Heartbeat) -> None:
+        # Outputs go to the fronts alone: requests that run tell the supervisor that this engine is of use.
         self._client.outputs_heard += heartbeat.stats.num_running > 0
 
     def on_lost(self) -> None:

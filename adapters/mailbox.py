@@ -46,8 +46,6 @@ class Choice:
     times: RequestTimes | None = None
     """Of its first token, from whichever engine that came."""
     ended_s: float = 0.0
-    done: bool = False
-    """Its last delta was handed out."""
 
     @property
     def request_id(self) -> str:
@@ -213,25 +211,18 @@ class EngineGeneration:
 
     def _delta(self, choice: Choice) -> ChoiceDelta | None:
         """All that is new of one choice."""
-        if choice.done:
-            return None
         new_ids = choice.token_ids[choice.num_taken :]
         choice.num_taken += len(new_ids)
         logprobs = choice.logprobs
         if logprobs:
             choice.logprobs = []
         assembler = choice.assembler
-        if choice.reason == "error":
-            choice.done = True
-            return assembler.feed(new_ids, logprobs)
-        if choice.reason is not None:
-            choice.done = True
+        if choice.reason not in (None, "error"):
             return assembler.finish(choice.reason, choice.stop_token_id, new_ids, logprobs)
         delta = assembler.feed(new_ids, logprobs)
-        if not assembler.stopped:
+        if not assembler.stopped or choice.reason == "error":
             return delta
         self._end_early(choice)
-        choice.done = True
         last = assembler.finish("stop")
         return last if delta is None else _joined(delta, last)
 

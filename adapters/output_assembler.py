@@ -37,6 +37,8 @@ class OutputPlan:
     eos_token_ids: frozenset[int] = frozenset()
     """End ids that leave stop_reason null."""
     logprobs: bool = False
+    keep_ids: frozenset[int] = frozenset()
+    """Tokens that are shown even when special: the tags by which thoughts and calls are told apart."""
     thinking: ThinkingState | None = None
     """How the prompt ended; None: the text is not split."""
     include_reasoning: bool = True
@@ -58,13 +60,10 @@ class OutputAssembler:
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self._plan = plan
-        keep = [plan.tokenizer.token_id(tag) for tag in ("<think>", "</think>", *plan.call_tags)]
         self._detokenizer = Detokenizer(
             plan.tokenizer,
             skip_special_tokens=plan.skip_special_tokens,
-            keep_ids=frozenset(i for i in keep if i is not None)
-            if plan.thinking or plan.new_tool_parser
-            else frozenset(),
+            keep_ids=plan.keep_ids,
             prompt_token_ids=plan.prompt_token_ids,
         )
         self._stops = StopStrings(plan.stop, include_in_output=plan.include_stop_str_in_output) if plan.stop else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from adapters.backend import ChatPrompt, GenerationRequest
 from adapters.output_assembler import OutputPlan
 from adapters.prompts import EncodedPrompt, ModelText
+from adapters.reasoning import CLOSE_TAG, OPEN_TAG
 from adapters.tool_calls import PARSERS, tool_parser_factory
 from engine.sampling_params import SamplingParams
 
@@ -30,11 +31,14 @@ def output_plan(
     if not isinstance(prompt, ChatPrompt):
         return plan
     plan = replace(plan, thinking=encoded.thinking, include_reasoning=prompt.include_reasoning)
-    if not prompt.tools or prompt.tool_choice == "none" or text.tool_format is None:
+    if prompt.tools and prompt.tool_choice != "none" and text.tool_format is not None:
+        plan = replace(
+            plan,
+            call_tags=PARSERS[text.tool_format].call_tags,
+            new_tool_parser=tool_parser_factory(text.tool_format, prompt.tools),
+            parallel_tool_calls=prompt.parallel_tool_calls,
+        )
+    if plan.thinking is None and plan.new_tool_parser is None:
         return plan
-    return replace(
-        plan,
-        call_tags=PARSERS[text.tool_format].call_tags,
-        new_tool_parser=tool_parser_factory(text.tool_format, prompt.tools),
-        parallel_tool_calls=prompt.parallel_tool_calls,
-    )
+    keep = (text.tokenizer.token_id(tag) for tag in (OPEN_TAG, CLOSE_TAG, *plan.call_tags))
+    return replace(plan, keep_ids=frozenset(token_id for token_id in keep if token_id is not None))

@@ -69,9 +69,7 @@ class ReasoningSplitter:
     def finish(self) -> tuple[str, str]:
         """What was held back at the end of the text."""
         held, self._held = self._held, ""
-        if self._state is _State.REASONING:
-            return held.strip("\n") if self._blank else held.rstrip("\n"), ""
-        return "", held
+        return (held.rstrip("\n"), "") if self._state is _State.REASONING else ("", held)
 
     def _decide(self, text: str) -> str:
         self._held += text

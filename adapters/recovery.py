@@ -53,6 +53,7 @@ class Recovery:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
         self._held: deque[list[str]] = deque()
+        """Groups that are kept from the engine until others have had a token."""
         self._newcomers: list[str] | None = None
         """The last group in `_held`, if it is of requests that came in meanwhile."""
         self._unproven: set[str] = set()
@@ -62,11 +63,6 @@ class Recovery:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    @property
-    def held(self) -> int:
-        """Requests that are kept from the engine until others have had a token."""
-        return sum(map(len, self._held))
 
     @property
     def has_trials(self) -> bool:
@@ -107,7 +103,7 @@ class Recovery:
 
     def remove(self, request_id: str) -> tuple[str, ...]:
         """It has ended. Returns requests to submit."""
-        self._records.pop(request_id, None)
+        self._records.pop(request_id, None)  # engine_died has taken those that it refuses
         return self._cleared(request_id)
 
     def engine_died(self, ran: Collection[str], strangers: bool = False) -> tuple[str, ...]:
@@ -122,16 +118,18 @@ class Recovery:
             record = self._records[request_id]
             record.strikes = 1 if record.num_steps else record.strikes + 1
             record.deaths += 1
-        refused = [running[0]] if len(running) == 1 and self._is_guilty(running[0], strangers) else []
-        for request_id in refused:
-            del self._records[request_id]
-        if len(running) > 1 or strangers:
-            for record in [self._records[request_id] for request_id in running if request_id not in refused]:
+        refused: tuple[str, ...] = ()
+        if len(running) == 1 and self._is_guilty(running[0], strangers):
+            refused = (running[0],)
+            del self._records[running[0]]
+        elif len(running) > 1 or strangers:
+            for request_id in running:
+                record = self._records[request_id]
                 record.on_trial |= record.strikes >= 2 or record.deaths % DEATHS_A_TRIAL == 0
         for record in self._records.values():
             record.submitted = False
         self._reset()
-        return tuple(refused)
+        return refused
 
     def engine_ready(self, gate_closed: bool = False) -> tuple[str, ...]:
         """A new engine (or one that has forgotten us) takes requests. Returns those to submit first.

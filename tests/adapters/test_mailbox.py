@@ -117,6 +117,19 @@ async def test_a_stop_string_ends_one_choice_and_frees_it_in_the_engine(tokenize
     assert box.generation.usage.completion_tokens_by_choice == (6, 8)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_special_token_that_is_shown_can_be_a_stop_string(tokenizer: Tokenizer, stream: bool) -> None:
+    (tag, token_id) = next(
+        (tag, i) for tag, i in tokenizer.added_tokens.items() if i in tokenizer.special_ids - {EOS}
+    )
+    box = Box(tokenizer, stream=stream, stop=(tag,), keep_ids=frozenset({token_id}))
+    (choice,) = box.generation.choices
+    box.generation.push(choice, RequestOutput(choice.request_id, (97, token_id)))
+    ((delta,),) = await box.rest()
+    assert (delta.content, delta.stop_reason) == ("a", tag)
+    assert box.released == [(0, "stop")]
+
+
 async def test_without_a_stream_one_whole_delta_a_choice_comes_at_the_end(tokenizer: Tokenizer) -> None:
     box = Box(tokenizer, n=2, stream=False)
     waiting = asyncio.ensure_future(box.rest())
