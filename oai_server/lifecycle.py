@@ -62,6 +62,10 @@ class Worker(msgspec.Struct, frozen=True):
     metrics_dir: str | None = None
     parent_pid: int | None = None
     """Who started it. Asking the system only once the worker runs is too late: the parent may be dead by then."""
+    url: str = ""
+    """Where clients reach the server."""
+    began_s: float = 0.0
+    """When the server was started, in time.monotonic()."""
 
 
 class EngineHost(Protocol):
@@ -98,6 +102,7 @@ def serve(
 
     `on_listening` is told the base URL once the port is bound. Raises ConfigurationError when it cannot be.
     """
+    began_s = time.monotonic()
     configure_logging(settings.log_level)
     check_certificate(settings)
     listeners = listening_sockets(settings)
@@ -106,9 +111,10 @@ def serve(
     logger.info("listening on %s", url)
     if on_listening is not None:
         on_listening(url)
+    worker = Worker(url=url, began_s=began_s)
     if settings.api_workers == 1 or make_host is None:
-        return run_worker(settings, make_backend, make_routes, Worker(), listeners[0])
-    return asyncio.run(_Parent(settings, make_backend, make_host, make_routes, listeners).run())
+        return run_worker(settings, make_backend, make_routes, worker, listeners[0])
+    return asyncio.run(_Parent(settings, make_backend, make_host, make_routes, listeners, worker).run())
 
 
 def run_worker(
@@ -181,12 +187,15 @@ class _Parent:
         make_host: HostFactory,
         make_routes: RouteFactory,
         listeners: list[socket.socket],
+        worker: Worker,
     ) -> None:
+        """`worker`: what is the same for all of them."""
         self._settings = settings
         self._make_backend = make_backend
         self._host = make_host(settings)
         self._make_routes = make_routes
         self._listeners = listeners
+        self._worker = worker
         self._workers: list[BaseProcess] = []
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -205,7 +214,14 @@ class _Parent:
         return self._exit_code
 
     def _start(self, index: int, metrics_dir: str) -> BaseProcess:
-        worker = Worker(index, len(self._listeners), self._host.run_dir, metrics_dir, os.getpid())
+        worker = msgspec.structs.replace(
+            self._worker,
+            index=index,
+            count=len(self._listeners),
+            run_dir=self._host.run_dir,
+            metrics_dir=metrics_dir,
+            parent_pid=os.getpid(),
+        )
         process = multiprocessing.get_context("spawn").Process(
             target=_worker_main,
             args=(self._settings, self._make_backend, self._make_routes, worker, self._listeners[index]),

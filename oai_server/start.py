@@ -6,9 +6,8 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,14 +30,7 @@ logger = logging.getLogger("oai_server")
 
 def run_server(settings: Settings) -> int:
     """Serve until a signal comes; the exit code."""
-    announcement = Announcement(resolve(settings))
-    return serve(
-        announcement.settings,
-        announcement.make_backend if settings.api_workers == 1 else make_backend,
-        make_host=make_host,
-        make_routes=playground_routes,
-        on_listening=announcement.on_listening,
-    )
+    return serve(resolve(settings), make_backend, make_host=make_host, make_routes=playground_routes)
 
 
 def resolve(settings: Settings) -> Settings:
@@ -77,10 +69,12 @@ def backend_options(settings: Settings) -> BackendOptions:
 
 
 def make_backend(settings: Settings, worker: Worker) -> EngineBackend:
-    """The backend of one HTTP process. A function of the module, since workers are spawned."""
-    return EngineBackend(
-        settings.engine_config(), backend_options(settings), run_dir=worker.run_dir, counts=queue_counts(worker)
-    )
+    """The backend of one HTTP process, the first of which tells how the start goes. A function of the module, since
+    workers are spawned."""
+    config, options, counts = settings.engine_config(), backend_options(settings), queue_counts(worker)
+    if worker.index == 0:
+        return WatchedBackend(config, options, Announcement(settings, worker), worker.run_dir, counts)
+    return EngineBackend(config, options, run_dir=worker.run_dir, counts=counts)
 
 
 def queue_counts(worker: Worker) -> QueueCounts | None:
@@ -98,18 +92,11 @@ def make_host(settings: Settings) -> EngineHost:
 
 
 class Announcement:
-    """Tells a person how the start goes and what came of it. For one HTTP process, which owns the engine."""
+    """Tells a person how the start goes and what came of it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._begin_s = time.monotonic()
-        self._url = ""
-
-    def on_listening(self, url: str) -> None:
-        self._url = url
-
-    def make_backend(self, settings: Settings, worker: Worker) -> EngineBackend:
-        return WatchedBackend(settings.engine_config(), backend_options(settings), self.announce)
+    def __init__(self, settings: Settings, worker: Worker) -> None:
+        self._settings = settings
+        self._worker = worker
 
     async def announce(self, backend: EngineBackend) -> None:
         terminal = await asyncio.to_thread(importlib.import_module, "oai_server.terminal")  # rich, beside the start
@@ -119,10 +106,8 @@ class Announcement:
             logger.error("%s", error)
             return
         if backend.info is not None:
-            name = self.settings.served_model_name[0]
-            for line in terminal.banner(
-                self.settings, name, backend.info, self._url, time.monotonic() - self._begin_s
-            ):
+            name, start_s = self._settings.served_model_name[0], time.monotonic() - self._worker.began_s
+            for line in terminal.banner(self._settings, name, backend.info, self._worker.url, start_s):
                 logger.info("%s", line)
 
 
@@ -133,14 +118,16 @@ class WatchedBackend(EngineBackend):
         self,
         config: EngineConfig,
         options: BackendOptions,
-        watch: Callable[[EngineBackend], Coroutine[Any, Any, None]],
+        announcement: Announcement,
+        run_dir: str | None,
+        counts: QueueCounts | None,
     ) -> None:
-        super().__init__(config, options)
-        self._watch = watch
+        super().__init__(config, options, run_dir=run_dir, counts=counts)
+        self._announcement = announcement
 
     async def start(self) -> None:
         await super().start()
-        self._watching = asyncio.create_task(self._watch(self), name="watch-start")
+        self._watching = asyncio.create_task(self._announcement.announce(self), name="watch-start")
 
     async def stop(self) -> None:
         self._watching.cancel()  # a start that is called off has not failed

@@ -140,6 +140,22 @@ def test_mistakes_are_one_clear_line(given: list[str], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_person_is_told_once_when_the_server_is_ready_and_where(workers: str) -> None:
+    command = [sys.executable, "-m", "oai_server", "serve", "--port", "0", "--api-workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT) as server:
+        assert server.stderr is not None
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            if "try   " in line:
+                server.terminate()
+    where = {url for line in said for url in re.findall(r"http://127\.0\.0\.1:\d+", line)}
+    assert server.returncode == 0
+    assert len(where) == 1
+    assert sum("ready  " in line for line in said) == 1
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
