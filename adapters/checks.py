@@ -84,24 +84,11 @@ def sampling_params(
 ) -> SamplingParams:
     """Checked parameters with the model's defaults filled in. `seed` is the request's or a drawn one.
 
-    Raises ContextLengthError when the prompt leaves no room for a token, in the context or in the engine's memory.
+    Raises ContextLengthError when the prompt leaves no room for a token, in the context or in the engine's memory,
+    and RequestError when no token is allowed.
     """
     defaults = facts.defaults
-    room = facts.max_model_len - num_prompt
-    max_tokens = params.max_tokens
-    if max_tokens is None:
-        max_tokens = room
-    if defaults.max_new_tokens is not None:
-        max_tokens = min(max_tokens, defaults.max_new_tokens)
-    if room < min(1, max_tokens) or (params.max_tokens is None and room < 1):
-        raise too_long(facts.max_model_len, num_prompt + 1, param)
-    max_tokens = min(max_tokens, room)
-    if num_prompt + min(1, max_tokens) > facts.capacity_tokens:
-        raise ContextLengthError(
-            f"The prompt has {num_prompt} tokens, but the engine's KV cache holds only {facts.capacity_tokens}. "
-            "Please reduce the length of the input prompt.",
-            param,
-        )
+    max_tokens = _max_tokens(params, facts, num_prompt, param)
     bias = {token_id: min(max(value, -100.0), 100.0) for token_id, value in params.logit_bias.items()}
     filled = SamplingParams(
         max_tokens=max_tokens,
@@ -124,6 +111,25 @@ def sampling_params(
     )
     _check_something_is_allowed(filled)
     return filled
+
+
+def _max_tokens(params: GenerationParams, facts: ModelFacts, num_prompt: int, param: str) -> int:
+    """What was asked for, within the model's default and what is left of the context."""
+    room = facts.max_model_len - num_prompt
+    asked = room if params.max_tokens is None else params.max_tokens
+    if facts.defaults.max_new_tokens is not None:
+        asked = min(asked, facts.defaults.max_new_tokens)
+    needed = 1 if params.max_tokens is None else min(1, asked)
+    if room < needed:
+        raise too_long(facts.max_model_len, num_prompt + 1, param)
+    max_tokens = min(asked, room)
+    if num_prompt + min(1, max_tokens) > facts.capacity_tokens:
+        raise ContextLengthError(
+            f"The prompt has {num_prompt} tokens, but the engine's KV cache holds only {facts.capacity_tokens}. "
+            "Please reduce the length of the input prompt.",
+            param,
+        )
+    return max_tokens
 
 
 def _check_something_is_allowed(params: SamplingParams) -> None:

@@ -74,7 +74,10 @@ class EngineBackend:
         self._options = options or BackendOptions()
         self._given_run_dir = run_dir
         self._counts: QueueCounts = OwnCounts() if counts is None else counts
+        self._admission = Admission(self._counts, self._options.limits)
+        self._changed = asyncio.Event()
         self._supervisor_limits = supervisor_limits
+        self._supervisor: Supervisor | None = None
         self._runner = runner
         self._created = int(time.time())
         self._text_error: EngineError | None = None
@@ -92,7 +95,6 @@ class EngineBackend:
 
     async def start(self) -> None:
         """Starts the engine and reads the checkpoint's small files; returns before either is done."""
-        self._changed = asyncio.Event()
         self._run_dir = self._given_run_dir or tempfile.mkdtemp(prefix="oai-server-")
         self._link = EngineLink(
             self._run_dir,
@@ -101,9 +103,7 @@ class EngineBackend:
             counts=self._counts,
             turns=TrialTurns(self._run_dir) if self._given_run_dir is not None else None,
         )
-        self._admission = Admission(self._counts, self._options.limits)
         self._link.client.open()
-        self._supervisor: Supervisor | None = None
         if self._given_run_dir is None:
             self._supervisor = Supervisor(
                 self._config,

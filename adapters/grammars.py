@@ -27,6 +27,8 @@ TIMEOUT_S = 5.0
 
 _FORMATS = ("text", "json_object", "json_schema")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+_LIBRARY = "x-guidance"
+"""A key of schemas that the grammar library takes orders from: ours, no client's."""
 _JSON_OPTIONS = {"disable_any_whitespace": bool, "disable_additional_properties": bool, "whitespace_pattern": str}
 
 
@@ -119,10 +121,6 @@ def schema_grammar(
     lenient = {**schema, _LIBRARY: {**schema.get(_LIBRARY, {}), "lenient": True}}
     spec = GrammarSpec("json_schema", json.dumps(lenient, ensure_ascii=False), param)
     return checked(spec, param, give_up_s - time.monotonic())
-
-
-_LIBRARY = "x-guidance"
-"""A key of schemas that the grammar library takes orders from: ours, no client's."""
 
 
 def _with_options(schema: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,8 @@ _FILTERS = frozenset({
 _UNSAFE_STR = frozenset({
     "center", "encode", "expandtabs", "format", "format_map", "ljust", "maketrans", "rjust", "translate", "zfill",
 })
-# fmt: on
 """Methods that make much text from little, or that templates have no use for."""
-
+# fmt: on
 
 MAX_INT_BITS = 4096
 """Of products and powers: arithmetic on longer ones takes long without a place to look at the clock."""
@@ -65,7 +64,10 @@ class _Budget(threading.local):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """The environment that Qwen's templates expect (transformers' render settings), with a budget."""
+    """The environment that Qwen's templates expect (transformers' render settings), with a budget.
+
+    Filters take the context, needed or not: jinja computes none of those while it compiles, before any budget.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
