@@ -16,7 +16,7 @@ import oai_server
 from adapters.backend import Backend
 from oai_server.auth import KeyRing, RequireKey
 from oai_server.connection import Connection
-from oai_server.errors import exception_handlers
+from oai_server.error_replies import on_exception
 from oai_server.limits import ComingBodies, KeyLimiter
 from oai_server.openapi import OpenApiController
 from oai_server.routes.chat import create_chat_completion
@@ -74,7 +74,7 @@ def create_app(
             *extra_routes,
         ],
         middleware=[RequireKey(KeyRing(settings.api_key))] if settings.api_key else [],
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: on_exception},
         cors_config=_cors(settings),
         on_startup=[backend.start],
         on_shutdown=[backend.stop],

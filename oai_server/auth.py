@@ -16,7 +16,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from oai_server.errors import ApiError
-from oai_server.record import RequestRecord
+from oai_server.record import record_of
 
 OPEN = "open_to_all"
 """Key of `opt` on a handler that answers without an API key."""
@@ -34,9 +34,7 @@ class KeyRing:
         None when neither is right.
         """
         scheme, _, key = (authorization or b"").partition(b" ")
-        found = self._find(key)
-        if scheme.lower() != b"bearer":
-            found = None
+        found = self._find(key) if scheme.lower() == b"bearer" else None
         if found is None and api_key is not None:
             found = self._find(api_key)
         return None if found is None else _name(found)
@@ -53,7 +51,7 @@ class KeyRing:
     @property
     def names(self) -> tuple[str, ...]:
         """What `identify` may return."""
-        return tuple([_name(digest) for digest in self._digests])
+        return tuple(map(_name, self._digests))
 
 
 def _name(digest: bytes) -> str:
@@ -74,7 +72,7 @@ class RequireKey(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         handler: BaseRouteHandler = scope["route_handler"]
         if not handler.opt.get(OPEN) and scope.get("method") != HttpMethod.OPTIONS:
-            record: RequestRecord = scope["state"]["record"]
+            record = record_of(scope)
             authorization, api_key = record.headers.get(b"authorization"), record.headers.get(b"x-api-key")
             key = self._keys.identify(authorization, api_key)
             if key is None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, GenerationRequest, Usage
-from engine.errors import EngineOverloadedError
 from oai_server.books import observe_times
 from oai_server.record import RequestRecord
 from oai_server.services import Services
@@ -27,10 +26,6 @@ async def admit(services: Services, record: RequestRecord, requests: Sequence[Ge
     try:
         for request in requests:
             call.generations.append(await services.backend.generate(request))
-    except EngineOverloadedError:
-        services.telemetry.rejected += 1
-        call.close()
-        raise
     except BaseException:
         call.close()
         raise

@@ -1,18 +1,14 @@
 """One error envelope for every failure: `{"error": {"message", "type", "param", "code"}}`.
 
-Routes raise ApiError (or let engine.errors through); `exception_handlers` renders whatever arrives, Litestar's own
-routing errors included. A stream that has begun carries the same envelope as an SSE event.
+Routes raise ApiError or let engine.errors through; `oai_server.error_replies` makes replies of both. A stream that
+has begun carries the same envelope as an SSE event.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException
-from litestar.types import ExceptionHandlersMap
 
 from engine.errors import (
     DeadlineExceededError,
@@ -35,8 +31,6 @@ NO_RETRY = {"x-should-retry": "false"}
 """For failures that the same request would meet again; the official clients obey it."""
 MAX_MESSAGE_CHARS = 500
 """Reasons of a grammar's or a template's library quote what they were given, at any length."""
-GENERATING = ("/chat/completions", "/completions", "/responses", "/messages", "/models")
-"""Endpoints below /v1 that every client asks for."""
 TYPE_BY_STATUS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -114,70 +108,12 @@ def from_engine(error: EngineError) -> ApiError:
     if isinstance(error, RequestFailedError):
         return ApiError(500, str(error), headers=NO_RETRY)
     if isinstance(error, EngineDeadError):
-        return unavailable(
-            str(error) or "The engine stopped and the request could not be resumed.", code="engine_dead"
-        )
+        message = str(error) or "The engine stopped and the request could not be resumed."
+        return unavailable(message, code="engine_dead")
     logger.error("engine error", exc_info=error)
     return internal_error()
 
 
 def internal_error() -> ApiError:
     """Says nothing about the cause: paths, addresses and other people's text stay in the log."""
-    return ApiError(
-        500, "The server had an error while processing your request.", headers={"x-should-retry": "false"}
-    )
-
-
-# ---- Litestar's side
-
-
-def _respond(error: ApiError) -> Response[bytes]:
-    return Response(
-        error.body(), status_code=error.status, media_type="application/json", headers=dict(error.headers)
-    )
-
-
-def on_engine_error(_request: Request[Any, Any, Any], error: EngineError) -> Response[bytes]:
-    return _respond(from_engine(error))
-
-
-def on_api_error(_request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
-    return _respond(error)
-
-
-def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    status = error.status_code
-    if status == 404:
-        path = request.scope["path"][:200]
-        message = f"Invalid URL ({request.method} {path}){_hint(path)}"
-        return _respond(ApiError(404, message, code="unknown_url"))
-    if status == 405:
-        message = f"Not allowed to {request.method} on this URL."
-        return _respond(ApiError(405, message, code="method_not_allowed", headers=dict(error.headers or {})))
-    if status < 500:
-        return _respond(ApiError(status, error.detail))
-    return on_exception(request, error)
-
-
-def _hint(path: str) -> str:
-    """What was probably meant: a base URL without its /v1 or with two, or a service that is not served."""
-    below = path.removeprefix("/v1/v1").removeprefix("/v1")
-    if below in GENERATING and path != f"/v1{below}":
-        ends = "before" if below == "/messages" else "in"
-        return f". Did you mean /v1{below}? Base URLs end {ends} /v1."
-    if path.startswith("/v1/"):
-        return ". This server generates text; embeddings, images, audio, files and the like are not served."
-    return ""
-
-
-def on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    logger.error("unhandled error in %s %.200r", request.method, request.scope["path"], exc_info=error)
-    return _respond(internal_error())
-
-
-exception_handlers: ExceptionHandlersMap = {
-    ApiError: on_api_error,
-    EngineError: on_engine_error,
-    HTTPException: on_http_exception,
-    Exception: on_exception,
-}
+    return ApiError(500, "The server had an error while processing your request.", headers=NO_RETRY)

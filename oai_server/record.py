@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from litestar.types import Send
+from litestar.types import Scope, Send
 
 from adapters.backend import Usage
 from oai_server.ids import fresh_hex
 
-SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-SANE_ID_TEXT = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -29,6 +28,8 @@ class RequestRecord:
     """Value of `x-request-id` in the answer."""
     client_id: str | None
     """The id that the client sent, if it was a sane one."""
+    reply_id: str = ""
+    """`id` of the reply object."""
     started_s: float = field(default_factory=time.perf_counter)
     status: int = 0
     key: str = ""
@@ -45,21 +46,26 @@ class RequestRecord:
     @classmethod
     def open(cls, scope: Mapping[str, Any]) -> RequestRecord:
         headers = dict(scope["headers"])
-        sent = headers.get(b"x-request-id")
-        client_id = sent.decode("ascii") if sent is not None and SANE_ID.fullmatch(sent) else None
+        client_id = _sane(headers.get(b"x-request-id", b"").decode("latin-1"))
         return cls(scope["method"], scope["path"], headers, client_id or "req-" + fresh_hex(12), client_id)
 
-    def reply_id(self, prefix: str, asked: str | None = None) -> str:
-        """Id of the reply object: the client's id or a fresh one behind `prefix`; x-request-id becomes the same.
+    def name_reply(self, prefix: str, asked: str | None = None) -> None:
+        """Sets `reply_id`: the client's id or a fresh one behind `prefix`; x-request-id becomes the same.
 
         `asked`: `request_id` of the body; the header goes first. A client that sent the header gets it back as sent.
         """
-        if asked is not None and not SANE_ID_TEXT.fullmatch(asked):
-            asked = None
-        reply = prefix + (self.client_id or asked or self.request_id.removeprefix("req-"))
+        self.reply_id = prefix + (self.client_id or _sane(asked or "") or self.request_id.removeprefix("req-"))
         if self.client_id is None:
-            self.request_id = reply
-        return reply
+            self.request_id = self.reply_id
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started_s
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    record: RequestRecord = scope["state"]["record"]
+    return record
+
+
+def _sane(text: str) -> str | None:
+    return text if SANE_ID.fullmatch(text) else None

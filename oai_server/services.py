@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from litestar.types import Scope
 
 from adapters.backend import Backend
+from engine.errors import EngineError, EngineOverloadedError
+from oai_server.errors import ApiError, from_engine
 from oai_server.interrupts import Interruptible
 from oai_server.limits import ComingBodies, KeyLimiter
 from oai_server.settings import Settings
@@ -46,12 +47,12 @@ class Services:
         """The numbers of all HTTP processes together."""
         return self.telemetry if self.published_telemetry is None else self.published_telemetry()
 
+    def told(self, error: EngineError) -> ApiError:
+        """What the client is told; a request that was turned away is counted."""
+        self.telemetry.rejected += isinstance(error, EngineOverloadedError)
+        return from_engine(error)
 
-class HasScope(Protocol):
-    @property
-    def scope(self) -> Scope: ...
 
-
-def services_of(connection: HasScope) -> Services:
-    services: Services = connection.scope["litestar_app"].state["services"]
+def services_of(scope: Scope) -> Services:
+    services: Services = scope["litestar_app"].state["services"]
     return services

@@ -16,7 +16,7 @@ from sse_starlette.sse import AppStatus, EventSourceResponse
 from adapters.backend import ChoiceDelta, Usage
 from engine.errors import EngineError
 from oai_server.calls import Call
-from oai_server.errors import ApiError, ClientGoneError, from_engine, internal_error
+from oai_server.errors import ApiError, ClientGoneError, internal_error
 from oai_server.interrupts import Interruptible
 from oai_server.wire.chunks import DONE, encode_json, escape_line_ends
 
@@ -60,25 +60,23 @@ class TokenStream(EventSourceResponse):
         super().__init__(self._source, ping=call.services.settings.sse_keep_alive_interval, sep="\n")
         self._call = call
         self._encoder = encoder
-        self._interruptible = Interruptible(call.services.live)
         self._ping_timer: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self._interruptible = Interruptible(self._call.services.live, scope, receive)
         try:
-            await self._stream_response(send)
+            await self._stream(send, Interruptible(self._call.services.live, scope, receive))
         finally:
             self._stop_pings()
             self._call.close()
 
-    async def _stream_response(self, send: Any) -> None:
+    async def _stream(self, send: Any, interruptible: Interruptible) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # The wrappers around the application are there for the start; chunks go straight to the server.
         send = self._call.record.send or send
         self._schedule_ping(send)
         try:
-            async with self._interruptible:
+            async with interruptible:
                 # A task of its own: tokens then resume two coroutines, not the whole application's stack of them.
                 last = await asyncio.get_running_loop().create_task(self._send_deltas(send))
         except ClientGoneError:
@@ -86,7 +84,7 @@ class TokenStream(EventSourceResponse):
         except ApiError as error:
             last = self._failure(error)
         except EngineError as error:
-            last = self._failure(from_engine(error))
+            last = self._failure(self._call.services.told(error))
         except Exception:
             logger.exception("stream %s failed", self._call.record.request_id)
             last = self._failure(internal_error())

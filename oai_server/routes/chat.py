@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import msgspec
 from litestar.types import ASGIApp
 
-from adapters.backend import ChoiceDelta, GenerationRequest, ToolCallDelta
+from adapters.backend import ChoiceDelta, GenerationRequest
 from oai_server.calls import Call
 from oai_server.routes.posts import json_post
 from oai_server.routes.requests import (
     answer,
     chunk_template,
     generation_request,
-    record_of,
     tokens_as_ids,
     wants_continuous_usage,
-    wants_usage,
 )
-from oai_server.services import HasScope, Services, services_of
+from oai_server.services import Services
 from oai_server.wire.chat import (
     ChatChoice,
     ChatCompletion,
     ChatMessage,
     ChatRequest,
-    FunctionCall,
-    ToolCall,
     finish_reason,
     names_call,
+    tool_calls,
 )
 from oai_server.wire.chat_chunks import REASONING_KEYS, ChatChunkOptions, ChatChunks
 from oai_server.wire.decoding import Incoming, read_json
@@ -44,54 +42,44 @@ ID_PREFIX = "chatcmpl-"
 @json_post("/v1/chat/completions")
 async def create_chat_completion(request: Incoming) -> ASGIApp:
     """A reply to a conversation, whole or as a stream of chunks."""
-    services = services_of(request)
     body = await read_json(request, DECODER)
-    reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
-    return await answer(
-        services,
-        request,
-        [await checked(services, body, request, reply_id)],
-        encoder=lambda call: _chunks(services, body, call, reply_id),
-        reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
-    )
+    request.record.name_reply(ID_PREFIX, body.request_id)
+    asked = await checked(request, body)
+    return await answer(request, [asked], encoder=partial(_chunks, body), reply=partial(_reply, body))
 
 
-async def checked(services: Services, body: ChatRequest, request: HasScope, reply_id: str) -> GenerationRequest:
+async def checked(request: Incoming, body: ChatRequest) -> GenerationRequest:
     """All checks of the front, in vLLM's order: model, conversation, sampling."""
-    validator = Validator(services.settings)
-    card = services.backend.card
-    validator.model(body.model, card)
+    services = request.services
+    validator = Validator(services.settings, services.backend.card)
+    validator.model(body.model)
     prompt = chat_prompt(body, services.settings)
     newer = body.max_completion_tokens is not None
     params = validator.sampling(
         body,
-        card,
         max_tokens=body.max_completion_tokens if newer else body.max_tokens,
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
         logprobs=validator.chat_logprobs(body.logprobs, body.top_logprobs),
     )
-    if (grammar := await validator.grammar(body, services.backend)) is not None:
-        params = msgspec.structs.replace(params, grammar=grammar)
-    return generation_request(
-        services,
-        record_of(request),
-        prompt,
-        params,
-        reply_id=reply_id,
-        stream=bool(body.stream),
-        priority=body.priority or 0,
-        cache_salt=body.cache_salt,
-    )
+    params = await validator.with_grammar(params, body, services.backend)
+    return generation_request(request, body, prompt, params)
 
 
-def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) -> ChatChunks:
+async def prompt_length(request: Incoming, body: ChatRequest) -> int:
+    """Tokens of the conversation behind the chat template."""
+    services = request.services
+    Validator(services.settings, services.backend.card).model(body.model)
+    return len((await services.backend.render(chat_prompt(body, services.settings))).token_ids)
+
+
+def _chunks(body: ChatRequest, call: Call) -> ChatChunks:
+    services = call.services
     return ChatChunks(
-        chunk_template(services, body, call, "chat.completion.chunk", reply_id),
+        chunk_template(body, call, "chat.completion.chunk"),
         ChatChunkOptions(
             choices=call.num_choices,
             role=_role(body),
             echo=_echo(body),
-            include_usage=wants_usage(services, body),
             continuous_usage=wants_continuous_usage(services, body),
             token_ids=bool(body.return_token_ids),
             tokens_as_ids=tokens_as_ids(services, body),
@@ -103,12 +91,10 @@ def _chunks(services: Services, body: ChatRequest, call: Call, reply_id: str) ->
     )
 
 
-def _reply(
-    services: Services, body: ChatRequest, call: Call, reply_id: str, deltas: list[ChoiceDelta]
-) -> ChatCompletion:
-    generation = call.generations[0]
+def _reply(body: ChatRequest, call: Call, deltas: list[ChoiceDelta]) -> ChatCompletion:
+    services, generation = call.services, call.generations[0]
     return ChatCompletion(
-        id=reply_id,
+        id=call.record.reply_id,
         created=int(time.time()),
         model=call.record.model,
         choices=[_choice(services, body, delta) for delta in deltas],
@@ -122,7 +108,7 @@ def _reply(
 
 def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatChoice:
     thinking = dict.fromkeys(REASONING_KEYS[services.settings.reasoning_field], delta.reasoning or None)
-    calls = _tool_calls(delta.tool_calls) if delta.tool_calls else []
+    calls = tool_calls(delta.tool_calls)
     text = _echo(body) + delta.content
     return ChatChoice(
         index=delta.index,
@@ -137,17 +123,6 @@ def _choice(services: Services, body: ChatRequest, delta: ChoiceDelta) -> ChatCh
         stop_reason=delta.stop_reason,
         token_ids=list(delta.token_ids) if body.return_token_ids else None,
     )
-
-
-def _tool_calls(deltas: tuple[ToolCallDelta, ...]) -> list[ToolCall]:
-    headers = {delta.index: delta for delta in deltas if delta.id is not None}
-    arguments: dict[int, list[str]] = {}
-    for delta in deltas:
-        arguments.setdefault(delta.index, []).append(delta.arguments)
-    return [
-        ToolCall(id=header.id or "", function=FunctionCall(header.name or "", "".join(arguments[index])))
-        for index, header in sorted(headers.items())
-    ]
 
 
 def _role(body: ChatRequest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +18,10 @@ from oai_server.routes.requests import (
     answer,
     chunk_template,
     generation_request,
-    record_of,
     tokens_as_ids,
     wants_continuous_usage,
-    wants_usage,
 )
-from oai_server.services import Services, services_of
+from oai_server.services import Services
 from oai_server.wire.completion_chunks import CompletionChunkOptions, CompletionChunks
 from oai_server.wire.completions import Completion, CompletionChoice, CompletionRequest
 from oai_server.wire.decoding import Incoming, read_json
@@ -38,52 +37,30 @@ DEFAULT_MAX_TOKENS = 16
 @json_post("/v1/completions")
 async def create_completion(request: Incoming) -> ASGIApp:
     """Completions of one or more prompts, whole or as a stream of chunks."""
-    services = services_of(request)
-    record = record_of(request)
     body = await read_json(request, DECODER)
-    reply_id = record.reply_id(ID_PREFIX, body.request_id)
-    params, prompts = await checked(services, body)
-    asked = [
-        generation_request(
-            services,
-            record,
-            prompt,
-            params,
-            reply_id=reply_id,
-            stream=bool(body.stream),
-            priority=body.priority or 0,
-            cache_salt=body.cache_salt,
-        )
-        for prompt in prompts
-    ]
-    return await answer(
-        services,
-        request,
-        asked,
-        encoder=lambda call: _chunks(services, body, call, reply_id),
-        reply=lambda call, deltas: _reply(services, body, call, reply_id, deltas),
-    )
+    request.record.name_reply(ID_PREFIX, body.request_id)
+    params, prompts = await checked(request.services, body)
+    asked = [generation_request(request, body, prompt, params) for prompt in prompts]
+    return await answer(request, asked, encoder=partial(_chunks, body), reply=partial(_reply, body))
 
 
 async def checked(
     services: Services, body: CompletionRequest
 ) -> tuple[GenerationParams, list[TextPrompt | TokenPrompt]]:
     """All checks of the front, in vLLM's order: model, prompts, sampling."""
-    validator = Validator(services.settings)
     card = services.backend.card
-    validator.model(body.model, card)
+    validator = Validator(services.settings, card)
+    validator.model(body.model)
     prompts = _prompts(body, card.max_model_len if body.truncate_prompt_tokens is None else None)
     params = validator.sampling(
         body,
-        card,
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         max_tokens_name="max_tokens",
         logprobs=body.logprobs,
     )
     validator.sequences(params.n, len(prompts))
-    validator.amount("max_tokens", params.n * len(prompts), params.max_tokens, params.logprobs, card)
-    if (grammar := await validator.grammar(body, services.backend)) is not None:
-        params = msgspec.structs.replace(params, grammar=grammar)
+    validator.amount("max_tokens", params.n * len(prompts), params.max_tokens, params.logprobs)
+    params = await validator.with_grammar(params, body, services.backend)
     if body.echo and body.logprobs is not None and params.prompt_logprobs is None:
         params = msgspec.structs.replace(params, prompt_logprobs=body.logprobs)
     asker = "logprobs" if body.prompt_logprobs is None else "prompt_logprobs"
@@ -127,13 +104,13 @@ def _token_prompt(ids: Any, most: int | None) -> TokenPrompt:
     return TokenPrompt(tuple(ids))
 
 
-def _chunks(services: Services, body: CompletionRequest, call: Call, reply_id: str) -> CompletionChunks:
+def _chunks(body: CompletionRequest, call: Call) -> CompletionChunks:
+    services = call.services
     return CompletionChunks(
-        chunk_template(services, body, call, "text_completion", reply_id),
+        chunk_template(body, call, "text_completion"),
         CompletionChunkOptions(
             choices_per_prompt=call.choices_per_prompt,
             echo=bool(body.echo),
-            include_usage=wants_usage(services, body),
             continuous_usage=wants_continuous_usage(services, body),
             logprobs=body.logprobs is not None,
             token_ids=bool(body.return_token_ids),
@@ -143,26 +120,24 @@ def _chunks(services: Services, body: CompletionRequest, call: Call, reply_id: s
     )
 
 
-def _reply(
-    services: Services, body: CompletionRequest, call: Call, reply_id: str, deltas: list[ChoiceDelta]
-) -> Completion:
+def _reply(body: CompletionRequest, call: Call, deltas: list[ChoiceDelta]) -> Completion:
     return Completion(
-        id=reply_id,
+        id=call.record.reply_id,
         created=int(time.time()),
         model=call.record.model,
-        choices=[_choice(services, body, call, delta) for delta in deltas],
+        choices=[_choice(body, call, delta) for delta in deltas],
         usage=UsageBody.of(call.final_usage),
-        system_fingerprint=services.fingerprint,
+        system_fingerprint=call.services.fingerprint,
     )
 
 
-def _choice(services: Services, body: CompletionRequest, call: Call, delta: ChoiceDelta) -> CompletionChoice:
+def _choice(body: CompletionRequest, call: Call, delta: ChoiceDelta) -> CompletionChoice:
     generation = call.generations[delta.index // call.choices_per_prompt]
     logprobs = None
     if body.logprobs is not None:
         logprobs = completion_logprobs(
             delta.logprobs,
-            as_ids=tokens_as_ids(services, body),
+            as_ids=tokens_as_ids(call.services, body),
             prompt=generation.prompt_logprobs if body.echo else (),
             prompt_text=generation.prompt_text if body.echo else "",
         )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, TextPrompt, Usage
 from oai_server.calls import Call
 from oai_server.routes.posts import json_post
-from oai_server.routes.requests import answer, generation_request, record_of
-from oai_server.services import services_of
+from oai_server.routes.requests import answer, generation_request
 from oai_server.wire.chunks import DONE, event
 from oai_server.wire.decoding import Incoming, read_json
 from oai_server.wire.generate import GenerateReply, GenerateRequest
@@ -20,6 +17,7 @@ from oai_server.wire.usage import UsageBody
 from oai_server.wire.validate import Validator
 
 DECODER = msgspec.json.Decoder(GenerateRequest)
+ID_PREFIX = "gen-"
 DEFAULT_MAX_TOKENS = 128
 
 
@@ -51,32 +49,32 @@ async def generate_stream(request: Incoming) -> ASGIApp:
 
 
 async def _answer(request: Incoming, *, always_stream: bool) -> ASGIApp:
-    services = services_of(request)
-    record = record_of(request)
+    services = request.services
     body = await read_json(request, DECODER)
-    reply_id = record.reply_id("gen-")
+    request.record.name_reply(ID_PREFIX)
     card = services.backend.card
-    max_tokens = min(DEFAULT_MAX_TOKENS, card.max_model_len) if body.max_tokens is None else body.max_tokens
     fields = SamplingFields(
-        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed, stop=body.stop
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        seed=body.seed,
+        stop=body.stop,
+        stream=always_stream or body.stream,
     )
-    params = Validator(services.settings).sampling(
-        fields, card, max_tokens=max_tokens, max_tokens_name="max_tokens", logprobs=None
+    max_tokens = min(DEFAULT_MAX_TOKENS, card.max_model_len) if body.max_tokens is None else body.max_tokens
+    params = Validator(services.settings, card).sampling(
+        fields, max_tokens=max_tokens, max_tokens_name="max_tokens", logprobs=None
     )
-    stream = always_stream or bool(body.stream)
-    asked = generation_request(services, record, TextPrompt(body.prompt), params, reply_id=reply_id, stream=stream)
-    return await answer(services, request, [asked], encoder=lambda _call: GenerateChunks(), reply=_reply(reply_id))
+    asked = generation_request(request, fields, TextPrompt(body.prompt), params)
+    return await answer(request, [asked], encoder=lambda _call: GenerateChunks(), reply=_reply)
 
 
-def _reply(reply_id: str) -> Callable[[Call, list[ChoiceDelta]], GenerateReply]:
-    def reply(call: Call, deltas: list[ChoiceDelta]) -> GenerateReply:
-        (delta,) = deltas
-        return GenerateReply(
-            id=reply_id,
-            model=call.record.model,
-            text=delta.content,
-            finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
-            usage=UsageBody.of(call.final_usage),
-        )
-
-    return reply
+def _reply(call: Call, deltas: list[ChoiceDelta]) -> GenerateReply:
+    (delta,) = deltas
+    return GenerateReply(
+        id=call.record.reply_id,
+        model=call.record.model,
+        text=delta.content,
+        finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
+        usage=UsageBody.of(call.final_usage),
+    )

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from functools import partial
 
 import msgspec
-from litestar import Response, Router
-from litestar.exceptions import HTTPException
+from litestar import Router
 from litestar.types import ASGIApp
 
-from engine.errors import EngineError
-from oai_server.errors import ApiError, from_engine, internal_error, logger
+from adapters.backend import ChoiceDelta
+from oai_server.calls import Call
+from oai_server.error_replies import on_messages_exception
+from oai_server.errors import ApiError
 from oai_server.replies import Reply
-from oai_server.routes.chat import checked
+from oai_server.routes.chat import checked, prompt_length
 from oai_server.routes.posts import json_post
-from oai_server.routes.requests import answer, record_of
-from oai_server.services import services_of
+from oai_server.routes.requests import answer, renamed_errors
 from oai_server.streaming import TokenStream
-from oai_server.wire.decoding import HttpRequest, Incoming, read_json
-from oai_server.wire.message_errors import error_body, error_event
+from oai_server.wire.decoding import Incoming, read_json
+from oai_server.wire.message_errors import error_event
 from oai_server.wire.message_events import MessageEvents
-from oai_server.wire.message_reply import ContextManagement, TokenCount, message_body
+from oai_server.wire.message_reply import ContextManagement, MessageBody, TokenCount, message_body
 from oai_server.wire.messages import CountTokensRequest, MessagesRequest, chat_request, own_error
-from oai_server.wire.validate import Validator
-from oai_server.wire.validate_chat import chat_prompt, check_amount
+from oai_server.wire.validate_chat import check_amount
 
 MESSAGES = msgspec.json.Decoder(MessagesRequest)
 COUNT_TOKENS = msgspec.json.Decoder(CountTokensRequest)
@@ -43,76 +41,35 @@ class MessageStream(TokenStream):
 @json_post("/")
 async def create_message(request: Incoming) -> ASGIApp:
     """A reply to a conversation as blocks, whole or as a stream of events."""
-    services = services_of(request)
     body = await read_json(request, MESSAGES)
-    reply_id = record_of(request).reply_id(ID_PREFIX, body.request_id)
-    check_amount("messages", body.messages, services.settings)
-    with _own_names(body):
-        asked = await checked(services, chat_request(body), request, reply_id)
-        return await answer(
-            services,
-            request,
-            [asked],
-            encoder=lambda call: MessageEvents(reply_id, call.record.model, call.usage),
-            reply=lambda call, deltas: message_body(reply_id, call.record.model, deltas[0], call.final_usage),
-            stream=MessageStream,
-        )
+    request.record.name_reply(ID_PREFIX, body.request_id)
+    check_amount("messages", body.messages, request.services.settings)
+    with renamed_errors(partial(own_error, body)):
+        asked = await checked(request, chat_request(body))
+        return await answer(request, [asked], encoder=_events, reply=_reply, stream=MessageStream)
 
 
 @json_post("/count_tokens")
 async def count_tokens(request: Incoming) -> ASGIApp:
     """How long a conversation's prompt is."""
-    services = services_of(request)
     body = await read_json(request, COUNT_TOKENS)
-    check_amount("messages", body.messages, services.settings)
-    with _own_names(body):
-        Validator(services.settings).model(body.model, services.backend.card)
-        rendered = await services.backend.render(chat_prompt(chat_request(body), services.settings))
-    count = len(rendered.token_ids)
+    check_amount("messages", body.messages, request.services.settings)
+    with renamed_errors(partial(own_error, body)):
+        count = await prompt_length(request, chat_request(body))
     return Reply(msgspec.json.encode(TokenCount(count, ContextManagement(count))))
 
 
-@contextlib.contextmanager
-def _own_names(body: CountTokensRequest) -> Iterator[None]:
-    """Errors name the fields of this endpoint."""
-    try:
-        yield
-    except ApiError as error:
-        raise own_error(body, error) from None
-    except EngineError as error:
-        raise own_error(body, from_engine(error)) from None
+def _events(call: Call) -> MessageEvents:
+    return MessageEvents(call.record.reply_id, call.record.model, call.usage)
 
 
-def _on_api_error(request: HttpRequest, error: ApiError) -> Response[bytes]:
-    return Response(
-        error_body(error, record_of(request).request_id),
-        status_code=error.status,
-        media_type="application/json",
-        headers=dict(error.headers),
-    )
-
-
-def _on_engine_error(request: HttpRequest, error: EngineError) -> Response[bytes]:
-    return _on_api_error(request, from_engine(error))
-
-
-def _on_http_exception(request: HttpRequest, error: HTTPException) -> Response[bytes]:
-    return _on_api_error(request, ApiError(error.status_code, error.detail, headers=dict(error.headers or {})))
-
-
-def _on_exception(request: HttpRequest, error: Exception) -> Response[bytes]:
-    logger.error("unhandled error in %s %.200r", request.method, request.scope["path"], exc_info=error)
-    return _on_api_error(request, internal_error())
+def _reply(call: Call, deltas: list[ChoiceDelta]) -> MessageBody:
+    return message_body(call.record.reply_id, call.record.model, deltas[0], call.final_usage)
 
 
 messages_router = Router(
     "/v1/messages",
     route_handlers=[create_message, count_tokens],
-    exception_handlers={
-        ApiError: _on_api_error,
-        EngineError: _on_engine_error,
-        HTTPException: _on_http_exception,
-        Exception: _on_exception,
-    },
+    exception_handlers={Exception: on_messages_exception},
 )
 """All errors behind this path have Anthropic's shape, a wrong key's and a wrong method's too."""

@@ -20,14 +20,14 @@ class ModelsController(Controller):
     @get()
     async def list_models(self, request: HttpRequest) -> ASGIApp:
         """What is served: one entry a name."""
-        reply = ModelList(data=models(services_of(request).backend.card))
+        reply = ModelList(data=models(services_of(request.scope).backend.card))
         return Reply(msgspec.json.encode(reply))
 
     @get("/{model_id:path}")
     async def retrieve(self, request: HttpRequest, model_id: FromPath[str]) -> ASGIApp:
         """One served name. Ids may contain slashes."""
         name = str(model_id).strip("/")
-        for model in models(services_of(request).backend.card):
+        for model in models(services_of(request.scope).backend.card):
             if model.id == name:
                 return Reply(msgspec.json.encode(model))
         raise ApiError(404, f"The model '{name[:100]}' does not exist", param="model", code="model_not_found")

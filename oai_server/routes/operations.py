@@ -32,7 +32,7 @@ class OperationsController(Controller):
     @get(["/health", "/readyz"])
     async def health(self, request: HttpRequest) -> ASGIApp:
         """200 when requests are answered; 503 while the engine starts, restarts, drains or is dead."""
-        return _health(services_of(request))
+        return _health(services_of(request.scope))
 
     @get("/livez")
     async def live(self) -> ASGIApp:
@@ -42,7 +42,7 @@ class OperationsController(Controller):
     @route("/ping", http_method=[HttpMethod.GET, HttpMethod.POST])
     async def ping(self, request: HttpRequest) -> ASGIApp:
         """As /health."""
-        return _health(services_of(request))
+        return _health(services_of(request.scope))
 
     @get("/version")
     async def version(self) -> ASGIApp:
@@ -52,7 +52,7 @@ class OperationsController(Controller):
     @get("/metrics")
     async def metrics(self, request: HttpRequest) -> ASGIApp:
         """Prometheus text."""
-        services = services_of(request)
+        services = services_of(request.scope)
         backend = services.backend
         page = MetricsPage(backend.card.ids[0], services.all_telemetry(), backend.stats(), backend.health())
         return Reply(page.render(), content_type=CONTENT_TYPE)
@@ -60,7 +60,7 @@ class OperationsController(Controller):
     @get("/load", opt={OPEN: False})
     async def load(self, request: HttpRequest) -> ASGIApp:
         """Generation requests in work."""
-        return _json({"server_load": services_of(request).load})
+        return _json({"server_load": services_of(request.scope).load})
 
 
 def _health(services: Services) -> ASGIApp:

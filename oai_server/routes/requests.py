@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from litestar.types import ASGIApp
 
 from adapters.backend import ChoiceDelta, GenerationParams, GenerationRequest, Prompt
+from engine.errors import RequestError
 from oai_server.calls import Call, admit
+from oai_server.errors import ApiError, from_engine
 from oai_server.ids import fresh_hex
 from oai_server.interrupts import Interruptible
-from oai_server.record import RequestRecord
 from oai_server.replies import Reply
-from oai_server.services import HasScope, Services
+from oai_server.services import Services
 from oai_server.streaming import Encoder, TokenStream
 from oai_server.wire.chunks import ChunkTemplate
 from oai_server.wire.decoding import Incoming
 from oai_server.wire.sampling import SamplingFields
 
 
-def record_of(request: HasScope) -> RequestRecord:
-    record: RequestRecord = request.scope["state"]["record"]
-    return record
-
-
 def generation_request(
-    services: Services,
-    record: RequestRecord,
-    prompt: Prompt,
-    params: GenerationParams,
-    *,
-    reply_id: str,
-    stream: bool,
-    priority: int = 0,
-    cache_salt: str | None = None,
+    request: Incoming, body: SamplingFields, prompt: Prompt, params: GenerationParams
 ) -> GenerationRequest:
     """The engine's id is the reply's with a random end: a client may send the same X-Request-Id twice."""
+    record = request.record
     return GenerationRequest(
-        request_id=f"{reply_id}-{fresh_hex(4)}",
+        request_id=f"{record.reply_id}-{fresh_hex(4)}",
         prompt=prompt,
         params=params,
-        stream=stream,
-        priority=priority,
-        cache_salt=f"{record.key}:{cache_salt or ''}" if record.key or cache_salt else "",
-        deadline_s=services.settings.request_timeout or None,
+        stream=bool(body.stream),
+        priority=body.priority or 0,
+        cache_salt=f"{record.key}:{body.cache_salt or ''}" if record.key or body.cache_salt else "",
+        deadline_s=request.services.settings.request_timeout or None,
     )
 
 
 async def answer(
-    services: Services,
     request: Incoming,
     asked: Sequence[GenerationRequest],
     *,
@@ -62,7 +51,7 @@ async def answer(
 
     The client's departure and the drain end it. Raises ApiError and what `Backend.generate` raises.
     """
-    record = record_of(request)
+    services, record = request.services, request.record
     record.model = services.backend.card.ids[0]
     async with Interruptible(services.live, request.scope, request.receive):
         call = await admit(services, record, asked)
@@ -84,7 +73,7 @@ def wants_usage(services: Services, body: SamplingFields) -> bool:
 def wants_continuous_usage(services: Services, body: SamplingFields) -> bool:
     """Whether every chunk has the usage so far."""
     options = body.stream_options
-    return wants_usage(services, body) and bool(options and options.continuous_usage_stats)
+    return bool(options and options.continuous_usage_stats) and wants_usage(services, body)
 
 
 def tokens_as_ids(services: Services, body: SamplingFields) -> bool:
@@ -92,12 +81,23 @@ def tokens_as_ids(services: Services, body: SamplingFields) -> bool:
     return services.settings.return_tokens_as_token_ids if asked is None else asked
 
 
-def chunk_template(services: Services, body: SamplingFields, call: Call, kind: str, reply_id: str) -> ChunkTemplate:
+def chunk_template(body: SamplingFields, call: Call, kind: str) -> ChunkTemplate:
     return ChunkTemplate(
-        reply_id=reply_id,
+        reply_id=call.record.reply_id,
         kind=kind,
         created=int(time.time()),
         model=call.record.model,
-        fingerprint=services.fingerprint,
-        include_usage=wants_usage(services, body),
+        fingerprint=call.services.fingerprint,
+        include_usage=wants_usage(call.services, body),
     )
+
+
+@contextlib.contextmanager
+def renamed_errors(own: Callable[[ApiError], ApiError]) -> Iterator[None]:
+    """For requests that are said as chats: `own` gives an error the field names of the client's request."""
+    try:
+        yield
+    except ApiError as error:
+        raise own(error) from None
+    except RequestError as error:
+        raise own(from_engine(error)) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from adapters.backend import ToolCallDelta
 from oai_server.wire.logprobs import ChatLogprobs, PromptLogprobs
 from oai_server.wire.sampling import SamplingFields
 from oai_server.wire.usage import UsageBody
@@ -51,6 +53,18 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+
+
+def tool_calls(deltas: Sequence[ToolCallDelta]) -> list[ToolCall]:
+    """The calls of a whole reply, each joined from its pieces."""
+    pieces: dict[int, list[str]] = {}
+    for delta in deltas:
+        pieces.setdefault(delta.index, []).append(delta.arguments)
+    return [
+        ToolCall(id=delta.id, function=FunctionCall(delta.name or "", "".join(pieces[delta.index])))
+        for delta in deltas
+        if delta.id is not None
+    ]
 
 
 class ChatMessage(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, ToolCallDelta, Usage
-from oai_server.wire.chunks import DONE, ChunkTemplate, json_bytes
+from oai_server.wire.chunks import ChunkTemplate, json_bytes
 from oai_server.wire.logprobs import chat_logprobs
 from oai_server.wire.usage import UsageBody
 
@@ -25,7 +25,6 @@ class ChatChunkOptions(msgspec.Struct, frozen=True):
     role: str = "assistant"
     echo: str = ""
     """Text that goes before each choice's own."""
-    include_usage: bool = False
     continuous_usage: bool = False
     token_ids: bool = False
     tokens_as_ids: bool = False
@@ -114,7 +113,7 @@ class ChatChunks:
         return message
 
     def end(self, usage: Usage) -> bytes:
-        return (self._template.usage(usage) if self._options.include_usage else b"") + DONE
+        return self._template.end(usage)
 
 
 def _tool_calls(deltas: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def event(value: object) -> bytes:
 
 
 class ChunkTemplate:
-    """What all chunks of one reply share. Each method gives one whole SSE event."""
+    """What all chunks of one reply share."""
 
     def __init__(
         self, *, reply_id: str, kind: str, created: int, model: str, fingerprint: str, include_usage: bool
@@ -75,7 +75,9 @@ class ChunkTemplate:
             more += b',"system_fingerprint":' + self._fingerprint
         return self._head + json_bytes(choice) + b"]" + more + tail[1:]
 
-    def usage(self, usage: Usage) -> bytes:
-        """The chunk behind the last choice, with include_usage."""
+    def end(self, usage: Usage) -> bytes:
+        """What follows the last choice: with include_usage its chunk, and `[DONE]`."""
+        if not self._include_usage:
+            return DONE
         body = json_bytes(UsageBody.of(usage))
-        return self._head + b'],"usage":' + body + b',"system_fingerprint":' + self._fingerprint + b"}\n\n"
+        return self._head + b'],"usage":' + body + b',"system_fingerprint":' + self._fingerprint + b"}\n\n" + DONE

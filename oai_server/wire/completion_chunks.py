@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, Usage
-from oai_server.wire.chunks import DONE, ChunkTemplate, json_bytes
+from oai_server.wire.chunks import ChunkTemplate, json_bytes
 from oai_server.wire.logprobs import CompletionLogprobs, completion_logprobs
 from oai_server.wire.usage import UsageBody
 
@@ -18,7 +18,6 @@ AFTER_TEXT = ',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_t
 class CompletionChunkOptions(msgspec.Struct, frozen=True):
     choices_per_prompt: int = 1
     echo: bool = False
-    include_usage: bool = False
     continuous_usage: bool = False
     logprobs: bool = False
     token_ids: bool = False
@@ -81,4 +80,4 @@ class CompletionChunks:
         )
 
     def end(self, usage: Usage) -> bytes:
-        return (self._template.usage(usage) if self._options.include_usage else b"") + DONE
+        return self._template.end(usage)

@@ -15,8 +15,8 @@ from litestar.types import Receive, Scope
 
 from oai_server.errors import ApiError, ClientGoneError, invalid
 from oai_server.limits import ComingBodies
-from oai_server.record import RequestRecord
-from oai_server.services import services_of
+from oai_server.record import RequestRecord, record_of
+from oai_server.services import Services, services_of
 
 T = TypeVar("T")
 HttpRequest = Request[Any, Any, Any]
@@ -27,6 +27,14 @@ class Incoming(NamedTuple):
 
     scope: Scope
     receive: Receive
+
+    @property
+    def services(self) -> Services:
+        return services_of(self.scope)
+
+    @property
+    def record(self) -> RequestRecord:
+        return record_of(self.scope)
 
 
 AT_PATH = re.compile(r"(?P<text>.*) - at `\$\.?(?P<path>.*)`", re.DOTALL)
@@ -43,15 +51,14 @@ seconds, and a hundred times its own size.
 
 async def read_body(request: Incoming) -> bytes:
     """The raw body. Raises 415 for anything but plain JSON, 413 beyond the limit (before all of it has come)."""
-    record: RequestRecord = request.scope["state"]["record"]
-    headers = record.headers
+    headers = request.record.headers
     if (content_type := headers.get(b"content-type")) != b"application/json":
         _check_content_type(content_type)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise ApiError(415, "Compressed request bodies are not accepted (Content-Encoding).")
     if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
         raise ApiError(415, "No transfer coding but chunked is accepted (Transfer-Encoding).")
-    services = services_of(request)
+    services = request.services
     limit = int(services.settings.max_body_mib * 2**20)
     if int(headers.get(b"content-length", b"0")) > limit:
         raise too_large(limit)

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from adapters.backend import ChoiceDelta, ToolCallDelta, Usage
+from adapters.backend import ChoiceDelta, Usage
+from oai_server.wire.chat import tool_calls
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -61,7 +62,10 @@ def message_body(reply_id: str, model: str, delta: ChoiceDelta, usage: Usage) ->
         content.append({"type": "thinking", "thinking": delta.reasoning, "signature": reply_id})
     if delta.content:
         content.append({"type": "text", "text": delta.content})
-    content += _tool_uses(delta.tool_calls)
+    content += [
+        {"type": "tool_use", "id": call.id, "name": call.function.name, "input": _input(call.function.arguments)}
+        for call in tool_calls(delta.tool_calls)
+    ]
     reason, sequence = stop_reason(delta)
     return MessageBody(
         id=reply_id,
@@ -80,17 +84,6 @@ def stop_reason(delta: ChoiceDelta) -> tuple[StopReason, str | None]:
     if delta.finish_reason == "length":
         return "max_tokens", None
     return ("stop_sequence", delta.stop_reason) if isinstance(delta.stop_reason, str) else ("end_turn", None)
-
-
-def _tool_uses(deltas: tuple[ToolCallDelta, ...]) -> list[dict[str, Any]]:
-    arguments: dict[int, str] = {}
-    for delta in deltas:
-        arguments[delta.index] = arguments.get(delta.index, "") + delta.arguments
-    return [
-        {"type": "tool_use", "id": header.id, "name": header.name, "input": _input(arguments[header.index])}
-        for header in deltas
-        if header.id is not None
-    ]
 
 
 def _input(arguments: str) -> dict[str, Any]:

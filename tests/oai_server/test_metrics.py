@@ -139,10 +139,18 @@ def test_the_engine_s_times_are_told_of_streams_and_whole_answers(server: LiveSe
     assert 0.08 <= spent[names[2]] / 2 <= spent[names[3]] / 2 < 0.4
 
 
-def test_rejections_and_aborts_are_counted(server: LiveServer) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a"}),
+        ("/v1/completions", {"prompt": "a", "guided_regex": "refused before it is compiled"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}),
+    ],
+)
+def test_rejections_are_counted_once(server: LiveServer, path: str, body: dict[str, object]) -> None:
     server.backend.script = Script(max_live=0)
     rejected = total(server, "vllm:admission_rejections_total")
-    assert server.post("/v1/completions", {"prompt": "a"}).status_code == 429
+    assert server.post(path, body).status_code == 429
     assert total(server, "vllm:admission_rejections_total") == rejected + 1
 
 
