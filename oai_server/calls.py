@@ -177,6 +177,7 @@ class Call:
         telemetry.e2e_request_latency.observe(self.record.seconds())
         telemetry.prompt_tokens.observe(usage.prompt_tokens)
         telemetry.generation_tokens.observe(usage.completion_tokens)
+        telemetry.longest_choice.observe(max(usage.completion_tokens_by_choice, default=usage.completion_tokens))
         telemetry.params_n.observe(self.choices_per_prompt)
         if self._max_tokens is not None:
             telemetry.params_max_tokens.observe(self._max_tokens)

@@ -29,6 +29,7 @@ HISTOGRAMS = (
     ("vllm:request_inference_time_seconds", "inference_time", "First scheduling to last token."),
     ("vllm:request_prompt_tokens", "prompt_tokens", "Prompt tokens of a request."),
     ("vllm:request_generation_tokens", "generation_tokens", "Generated tokens of a request."),
+    ("vllm:request_max_num_generation_tokens", "longest_choice", "Generated tokens of a request's longest choice."),
     ("vllm:request_params_n", "params_n", "n of a request."),
     ("vllm:request_params_max_tokens", "params_max_tokens", "max_tokens of a request."),
 )
@@ -48,6 +49,7 @@ COUNTERS = (
     ("vllm:prefix_cache_hits", "prefix_hits_tokens", "Prompt tokens found in the prefix cache."),
     ("vllm:num_preemptions", "preemptions", "Sequences preempted."),
     ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens processed."),
+    ("vllm:prompt_tokens_cached", "prefix_hits_tokens", "Prompt tokens taken from the prefix cache."),
     ("vllm:generation_tokens", "generated_tokens", "Tokens generated."),
     ("oai_server:blocks_reused", "blocks_reused", "KV blocks taken from the prefix cache."),
     ("oai_server:requests_aborted", "requests_aborted", "Sequences cancelled."),

@@ -67,6 +67,7 @@ class Telemetry(msgspec.Struct):
     inference_time: Histogram = _histogram(SECONDS_LONG)
     prompt_tokens: Histogram = _histogram(TOKENS)
     generation_tokens: Histogram = _histogram(TOKENS)
+    longest_choice: Histogram = _histogram(TOKENS)
     params_n: Histogram = _histogram(CHOICES)
     params_max_tokens: Histogram = _histogram(TOKENS)
     finished: dict[str, int] = {}

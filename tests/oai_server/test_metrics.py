@@ -47,6 +47,8 @@ VLLM_NAMES = (
     ),
     *(
         "vllm:request_generation_tokens_bucket",
+        "vllm:request_max_num_generation_tokens_bucket",
+        "vllm:prompt_tokens_cached_total",
         "vllm:request_params_n_bucket",
     ),
     *(
@@ -114,6 +116,14 @@ def test_what_a_request_adds(server: LiveServer) -> None:
     server.wait_idle()
     assert [total(server, name) - old for name, old in zip(counted, before, strict=True)] == [2, 8, 2, 10]
     assert total(server, "vllm:request_success_total", finished_reason="length") - done == 2
+
+
+def test_the_longest_choice_is_told_apart_from_all_choices_together(server: LiveServer) -> None:
+    names = ("vllm:request_generation_tokens_sum", "vllm:request_max_num_generation_tokens_sum")
+    before = [total(server, name) for name in names]
+    server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5, "n": 3})
+    server.wait_idle()
+    assert [total(server, name) - old for name, old in zip(names, before, strict=True)] == [15, 5]
 
 
 @pytest.mark.parametrize("stream", [False, True])
