@@ -132,6 +132,12 @@ ERRORS = [
     _chat("min_tokens_above", min_tokens=50, max_tokens=5),
     _chat("tool_choice_alone", tool_choice="required"),
     _chat("tools_empty", tools=[]),
+    _chat("greedy_n", n=2),
+    _chat(
+        "continue_final_message",
+        messages=[*HELLO, {"role": "assistant", "content": "I am"}],
+        continue_final_message=True,
+    ),
     _chat("seed_range", seed=2**63),
     _chat("prompt_too_long", messages=[{"role": "user", "content": "word " * 30000}]),
     _text("prompt_empty", prompt=""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compat_tests.differences import ONLY_OURS, ONLY_PEER, PARAMS, UNCOMPARED
+from compat_tests.differences import ONLY_OURS, ONLY_PEER, PARAMS, UNCOMPARED, seen
 from compat_tests.http import Reply
 
 LOGPROB_TOLERANCE = 2e-3
@@ -25,17 +25,24 @@ def key_paths(value: Any, prefix: str = "") -> set[str]:
     return paths
 
 
-def _covered(path: str, allowed: dict[str, str]) -> bool:
-    path = path.removeprefix("[].")  # events of a stream
-    return any(path == entry or path.startswith((f"{entry}.", f"{entry}[]")) for entry in allowed)
+def _unknown(paths: set[str], known: dict[str, str], side: str) -> list[str]:
+    """Paths that no known difference covers; those that one does are noted as seen."""
+    unknown = []
+    for path in sorted(path.removeprefix("[].") for path in paths):  # [] are the events of a stream
+        entry = next((e for e in known if path == e or path.startswith((f"{e}.", f"{e}[]"))), None)
+        if entry is None:
+            unknown.append(path)
+        else:
+            seen[f"{side} {entry}"] = known[entry]
+    return unknown
 
 
 def assert_same_keys(ours: Any, peer: Any) -> None:
     mine, theirs = key_paths(ours), key_paths(peer)
-    missing = {path for path in theirs - mine if not _covered(path, ONLY_PEER)}
-    extra = {path for path in mine - theirs if not _covered(path, ONLY_OURS)}
-    assert not missing, f"vLLM sends keys that we do not: {sorted(missing)}"
-    assert not extra, f"we send keys that vLLM does not: {sorted(extra)}"
+    missing = _unknown(theirs - mine, ONLY_PEER, "only the peer sends")
+    extra = _unknown(mine - theirs, ONLY_OURS, "only this server sends")
+    assert not missing, f"vLLM sends keys that we do not: {missing}"
+    assert not extra, f"we send keys that vLLM does not: {extra}"
 
 
 def assert_same_error(ours: Reply, peer: Reply) -> None:

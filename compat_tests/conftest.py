@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from compat_tests import differences
 from compat_tests.http import Endpoint
 
 
@@ -17,6 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--peer-url", default=None, help="a peer (vLLM) with the same checkpoint and model name")
     group.addoption("--model", default=None, help="model name; default: the first that the server lists")
     group.addoption("--key", default="none", help="API key")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With a peer: the differences that were met, each with its reason."""
+    if differences.seen:
+        terminalreporter.section("known differences from the peer that were seen")
+        for what, reason in sorted(differences.seen.items()):
+            terminalreporter.write_line(f"{what}: {reason}")
 
 
 def _required(config: pytest.Config, option: str) -> str:
@@ -47,14 +56,17 @@ def model(request: pytest.FixtureRequest, base_url: str, api_key: str) -> str:
 
 @pytest.fixture(scope="session")
 def ours(base_url: str, api_key: str) -> Iterator[Endpoint]:
-    with Endpoint(base_url, api_key) as endpoint:
-        yield endpoint
+    yield from _endpoint(base_url, api_key)
 
 
 @pytest.fixture(scope="session")
 def peer(request: pytest.FixtureRequest, api_key: str) -> Iterator[Endpoint]:
-    with Endpoint(_required(request.config, "--peer-url"), api_key) as endpoint:
-        yield endpoint
+    yield from _endpoint(_required(request.config, "--peer-url"), api_key)
+
+
+def _endpoint(url: str, api_key: str) -> Iterator[Endpoint]:
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=120) as client:
+        yield Endpoint(client)
 
 
 @pytest.fixture(scope="session")

@@ -10,31 +10,15 @@ ONLY_PEER: dict[str, str] = {
     "ec_transfer_params": "vLLM's encoder cache transfer",
     "metrics": "always null in vLLM",
     "choices[].routed_experts": "internal to vLLM",
-    "choices[].weight_versions": "internal to vLLM's weight updates",
-    "usage.prompt_tokens_details.created_cache_tokens": "not in OpenAI's schema",
-    "usage.prompt_tokens_details.multimodal_tokens": "text only here",
-    "choices[].message.annotations": "no web search here; OpenAI leaves it out of plain replies too",
-    "choices[].message.audio": "text only",
-    "choices[].message.function_call": "deprecated by OpenAI, always null in vLLM",
-    "prompt_text": "vLLM's debugging aid, null unless asked for",
-    "service_tier": "one tier only",
-    "data[].permission": "dropped by OpenAI years ago",
 }
 """Keys that vLLM sends and this server may leave out."""
 
 ONLY_OURS: dict[str, str] = {
     "choices[].message.reasoning_content": "the name most clients know; vLLM sends `reasoning` only",
-    "choices[].message.refusal": "required by OpenAI's schema",
     "choices[].logprobs.refusal": "required by OpenAI's schema",
     "usage.prompt_tokens_details": "cached tokens are told without a flag",
-    "usage.prompt_tokens_details.cached_tokens": "cached tokens are told without a flag",
     "usage.completion_tokens_details": "OpenAI always sends it",
-    "usage.completion_tokens_details.reasoning_tokens": "OpenAI always sends it",
     "choices[].delta.reasoning_content": "the name most clients know",
-    "usage": "OpenAI sends usage: null in every chunk before the last when include_usage is set",
-    "choices[].token_ids": "null unless asked for, as in the rest of the stream",
-    "choices[].stop_reason": "null in chunks that do not end the choice",
-    "system_fingerprint": "in every chunk, as OpenAI does",
 }
 """Keys that this server sends beyond vLLM's."""
 
@@ -57,3 +41,6 @@ STATUS: dict[str, tuple[int, int, str]] = {
     "continue_final_message": (200, 400, "vLLM refuses it because the default of the other flag is true"),
 }
 """Case id -> (ours, vLLM's, reason)."""
+
+seen: dict[str, str] = {}
+"""Those that a run has met, for its summary."""

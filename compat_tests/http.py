@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -21,29 +20,20 @@ class Reply:
     raw: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True)
 class Endpoint:
-    """One server, with the key that it wants."""
+    """One server."""
 
-    def __init__(self, base_url: str, api_key: str) -> None:
-        self.base_url = base_url
-        self._client = httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=120)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._client.close()
+    client: httpx.Client
 
     def get(self, path: str) -> Reply:
-        return _reply(self._client.get(path))
+        return _reply(self.client.get(path))
 
     def post(self, path: str, body: Any) -> Reply:
-        return _reply(self._client.post(path, json=body))
+        return _reply(self.client.post(path, json=body))
 
-    def post_raw(self, path: str, content: bytes, content_type: str = "application/json") -> Reply:
-        return _reply(self._client.post(path, content=content, headers={"Content-Type": content_type}))
+    def post_raw(self, path: str, content: bytes, content_type: str) -> Reply:
+        return _reply(self.client.post(path, content=content, headers={"Content-Type": content_type}))
 
 
 def _reply(response: httpx.Response) -> Reply:

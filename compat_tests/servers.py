@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -55,23 +56,20 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, ready_s: flo
     raise TimeoutError(f"no healthy server after {ready_s:.0f} s:\n{log.read_text()[-4000:]}")
 
 
-@contextlib.contextmanager
-def our_server(model: Path, name: str, dtype: str, *flags: str, log: Path) -> Iterator[str]:
+def our_server(model: Path, name: str, dtype: str, *flags: str, log: Path) -> AbstractContextManager[str]:
+    """This server; gives its URL, without /v1."""
     port = free_port()
     command = [sys.executable, "-m", "oai_server", "serve", "--model", str(model), "--served-model-name", name]
     command += ["--dtype", dtype, "--port", str(port), *flags]
-    with _running(command, port, 120, log) as url:
-        yield url
+    return _running(command, port, 120, log)
 
 
-@contextlib.contextmanager
-def vllm_server(model: Path, name: str, dtype: str, *flags: str, log: Path) -> Iterator[str]:
-    """vLLM's CPU build in its own environment (installed at the first call)."""
+def vllm_server(model: Path, name: str, dtype: str, *flags: str, log: Path) -> AbstractContextManager[str]:
+    """vLLM's CPU build in its own environment (installed at the first call); gives its URL."""
     environment = PEERS / "vllm"
     PEERS.mkdir(exist_ok=True)
     subprocess.run([HERE / "peer" / "install_vllm.sh", environment], check=True)
     port = free_port()
     command = [str(HERE / "peer" / "serve_vllm.sh"), str(environment), str(model), str(port)]
     command += ["--served-model-name", name, "--dtype", dtype, *flags]
-    with _running(command, port, 400, log) as url:
-        yield url
+    return _running(command, port, 400, log)
