@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from oai_server.services import Services
+from oai_server.shared_counts import discard_counts
 from oai_server.telemetry import Telemetry
 
 
@@ -40,7 +41,7 @@ class SharedMetrics:
         """At the end: the last worker leaves no folder behind, even when the parent was killed."""
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
-            self._folder.rmdir()
+        discard_counts(self._folder)
 
     def total(self) -> Telemetry:
         """All workers' latest numbers added up."""

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,13 +13,13 @@ import msgspec
 from adapters.admission import QueueCounts
 from adapters.backend_options import BackendLimits, BackendOptions
 from adapters.engine_backend import EngineBackend
-from engine.config import EngineConfig
 from engine.errors import EngineError
-from oai_server.lifecycle import Worker, serve
+from oai_server.lifecycle import serve
 from oai_server.model_source import locate_model
 from oai_server.playground import playground_routes
 from oai_server.settings import Settings
 from oai_server.shared_counts import SharedQueue
+from oai_server.worker import Worker
 
 if TYPE_CHECKING:
     from adapters.engine_host import EngineHost
@@ -69,19 +68,18 @@ def backend_options(settings: Settings) -> BackendOptions:
 
 
 def make_backend(settings: Settings, worker: Worker) -> EngineBackend:
-    """The backend of one HTTP process, the first of which tells how the start goes. A function of the module, since
-    workers are spawned."""
-    config, options, counts = settings.engine_config(), backend_options(settings), queue_counts(worker)
+    """The backend of one HTTP process, the first of which tells how the start goes."""
     if worker.index == 0:
-        return WatchedBackend(config, options, Announcement(settings, worker), worker.run_dir, counts)
-    return EngineBackend(config, options, run_dir=worker.run_dir, counts=counts)
+        return AnnouncedBackend(settings, worker)
+    config, options = settings.engine_config(), backend_options(settings)
+    return EngineBackend(config, options, run_dir=worker.run_dir, counts=queue_counts(worker))
 
 
 def queue_counts(worker: Worker) -> QueueCounts | None:
     """Where several HTTP processes share an engine: what they have in work together."""
     if worker.metrics_dir is None:
         return None
-    return SharedQueue(Path(worker.metrics_dir), worker.index, worker.count)
+    return SharedQueue(worker.metrics_dir, worker.index, worker.count)
 
 
 def make_host(settings: Settings) -> EngineHost:
@@ -91,44 +89,31 @@ def make_host(settings: Settings) -> EngineHost:
     return EngineHost(settings.engine_config())
 
 
-class Announcement:
-    """Tells a person how the start goes and what came of it."""
+class AnnouncedBackend(EngineBackend):
+    """Tells a person how its start goes and what came of it."""
 
     def __init__(self, settings: Settings, worker: Worker) -> None:
+        config, options = settings.engine_config(), backend_options(settings)
+        super().__init__(config, options, run_dir=worker.run_dir, counts=queue_counts(worker))
         self._settings = settings
         self._worker = worker
 
-    async def announce(self, backend: EngineBackend) -> None:
+    async def start(self) -> None:
+        await super().start()
+        self._announcing = asyncio.create_task(self._announce(), name="announce")
+
+    async def stop(self) -> None:
+        self._announcing.cancel()  # a start that is called off has not failed
+        await super().stop()
+
+    async def _announce(self) -> None:
         terminal = await asyncio.to_thread(importlib.import_module, "oai_server.terminal")  # rich, beside the start
         try:
-            await terminal.watch_start(backend, terminal.stderr_console())
+            await terminal.watch_start(self, terminal.stderr_console())
         except EngineError as error:
             logger.error("%s", error)
             return
-        if backend.info is not None:
+        if self.info is not None:
             name, start_s = self._settings.served_model_name[0], time.monotonic() - self._worker.began_s
-            for line in terminal.banner(self._settings, name, backend.info, self._worker.url, start_s):
+            for line in terminal.banner(self._settings, name, self.info, self._worker.url, start_s):
                 logger.info("%s", line)
-
-
-class WatchedBackend(EngineBackend):
-    """A backend whose start somebody watches."""
-
-    def __init__(
-        self,
-        config: EngineConfig,
-        options: BackendOptions,
-        announcement: Announcement,
-        run_dir: str | None,
-        counts: QueueCounts | None,
-    ) -> None:
-        super().__init__(config, options, run_dir=run_dir, counts=counts)
-        self._announcement = announcement
-
-    async def start(self) -> None:
-        await super().start()
-        self._watching = asyncio.create_task(self._announcement.announce(self), name="watch-start")
-
-    async def stop(self) -> None:
-        self._watching.cancel()  # a start that is called off has not failed
-        await super().stop()

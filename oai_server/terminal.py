@@ -56,7 +56,7 @@ def banner(settings: Settings, name: str, info: EngineInfo, url: str, start_s: f
     tokens = (info.num_blocks - 1) * info.block_size
     full = tokens / info.max_model_len
     keys = "an API key is required" if settings.api_key else "no API key needed"
-    lines = [
+    return [
         f"model      {name} ({info.architecture}, {info.dtype}, {weights_gb:.2f} GB in {info.load_s:.1f} s)",
         f"device     {info.device}",
         f"attention  {info.attention_backend}: {info.attention_reason}",
@@ -69,9 +69,6 @@ def banner(settings: Settings, name: str, info: EngineInfo, url: str, start_s: f
         f"server     {url} ({keys}); a page to try it is at {url}/",
         "try        " + curl_line(settings, url),
     ]
-    if not settings.loopback and not settings.api_key:
-        lines.append(f"WARNING    {settings.host} is reachable from the network and no --api-key is set")
-    return lines
 
 
 def curl_line(settings: Settings, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,15 @@ import pytest
 from engine.errors import ConfigurationError
 from oai_server.app import create_app, make_services
 from oai_server.lifecycle import base_url
+from oai_server.parent import Parent
 from oai_server.protocol import GuardedConfig
 from oai_server.server import Server
 from oai_server.settings import Settings
 from oai_server.sockets import connection_cap, listening_sockets
+from oai_server.worker import Worker
 from tests.support.fake_backend import FakeBackend
 from tests.support.fault_tree import descendants
-from tests.support.live_server import server_process
+from tests.support.live_server import FakeHost, server_process
 from tests.support.patience import PATIENCE_S, wait_for
 
 CLIENT = httpx.Client(verify=False, timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
@@ -288,6 +292,30 @@ async def test_g14_a_parent_that_died_before_its_worker_ran_is_noticed(parent_pi
     server.config.load()
     assert await server.on_tick(0) is drains
     assert services.draining is drains
+
+
+def crash_once(flags: Path, worker: Worker, listener: socket.socket) -> int:
+    """A worker whose first life ends with an exception."""
+    flag = flags / f"{worker.index}"
+    if worker.index == 1 and not flag.exists():
+        flag.touch()
+        raise RuntimeError("a bug")
+    (flags / f"{worker.index} runs").touch()
+    time.sleep(PATIENCE_S)
+    return 0
+
+
+async def test_a_worker_that_crashed_is_replaced_and_ends_nobody_else(tmp_path: Path) -> None:
+    """Only a dead engine ends all of them, whatever Python's exit code for exceptions is."""
+    settings = Settings(port=0, api_workers=2, shutdown_timeout=0)
+    parent = Parent(settings, FakeHost(), partial(crash_once, tmp_path), listening_sockets(settings), Worker())
+    running = asyncio.create_task(parent.run())
+    while len(list(tmp_path.glob("* runs"))) < 2:
+        assert not running.done()
+        await asyncio.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+    assert (tmp_path / "1").exists()
 
 
 def _running(pid: int) -> bool:
