@@ -185,4 +185,5 @@ class Call:
         observe_times(telemetry, self.generations, self.record.seconds(), streamed=streamed)
         if self.last_s > self._first_s:
             decode_s = self.last_s - self._first_s
-            telemetry.time_per_output_token.observe(decode_s * self.num_choices / max(1, usage.completion_tokens - 1))
+            num_later = max(1, usage.completion_tokens - self.num_choices)  # tokens that were not a choice's first
+            telemetry.time_per_output_token.observe(decode_s * self.num_choices / num_later)

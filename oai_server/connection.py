@@ -1,4 +1,4 @@
-"""The outermost ASGI wrapper: request id, access log, security headers, and the refusals that need no route.
+"""The outermost ASGI wrapper: request id, access log, counts, and the refusals that need no route.
 
 It stands around the whole application because Litestar's middleware does not run for 404 and 405.
 """
@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from oai_server.errors import CLIENT_CLOSED_REQUEST, ApiError, shutting_down
 from oai_server.record import RequestRecord
+from oai_server.replies import Reply
 from oai_server.services import Services
 
 access_logger = logging.getLogger("oai_server.access")
@@ -23,10 +24,6 @@ UNLOGGED = frozenset({"/health", "/livez", "/readyz", "/ping", "/metrics", "/loa
 OPEN_WHILE_DRAINING = UNLOGGED | {"/version"}
 LOOPBACK_HOSTS = re.compile(
     r"localhost|[\w.-]+\.localhost|127(?:\.\d{1,3}){3}|\[::1\]|\[::ffff:127(?:\.\d{1,3}){3}\]"
-)
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -37,7 +34,7 @@ class Connection:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
-        self._quiet = not services.settings.access_log
+        self._logs = services.settings.access_log
         self._loopback = services.settings.loopback
         self._allowed_hosts = {host.lower() for host in services.settings.allowed_hosts}
         self._allowed_origins = set(services.settings.allowed_origins)
@@ -57,26 +54,22 @@ class Connection:
         async def reply(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = self._finished_headers(record, message["headers"])
+                message["headers"] = [*message["headers"], (b"x-request-id", record.request_id.encode()), NO_SNIFF]
             elif headless:
                 message["body"] = b""  # type: ignore[typeddict-unknown-key]
             await send(message)
 
         try:
             if (refusal := self._refusal(record)) is not None:
-                await _refuse(refusal, reply)
+                await Reply(refusal.body(), refusal.status, refusal.headers)(scope, receive, reply)
             else:
                 await self._app(routed, receive, reply)
         finally:
-            record.send = (
-                None  # which knows the scope, where the record lies: garbage that only a collection would find
-            )
-            template = routed.get("path_template") or "none"
-            self._services.telemetry.count_http(
-                _method(record.method), template, record.status or CLIENT_CLOSED_REQUEST
-            )
-            if not (self._quiet or record.path in UNLOGGED):
-                access_logger.info("%s", LogLine(record))
+            record.send = None  # it knows the scope, where the record lies: a cycle that only a collection would find
+            method, status = _method(record.method), record.status or CLIENT_CLOSED_REQUEST
+            self._services.telemetry.count_http(method, routed.get("path_template") or "none", status)
+            if self._logs and record.path not in UNLOGGED and access_logger.isEnabledFor(logging.INFO):
+                access_logger.info("%s", _log_line(record))
 
     def _refusal(self, record: RequestRecord) -> ApiError | None:
         if self._services.draining and record.path not in OPEN_WHILE_DRAINING:
@@ -107,50 +100,25 @@ class Connection:
         allowed = self._allowed_hosts
         return bool(LOOPBACK_HOSTS.fullmatch(name)) or "*" in allowed or name in allowed or host in allowed
 
-    @staticmethod
-    def _finished_headers(record: RequestRecord, headers: Any) -> list[tuple[bytes, bytes]]:
-        finished = [*headers, (b"x-request-id", record.request_id.encode()), NO_SNIFF]
-        for name, value in headers:
-            if name == b"content-type" and value.startswith(b"text/html"):
-                names = {name for name, _ in headers}
-                if b"content-security-policy" not in names:
-                    finished.append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode()))
-                finished += [(b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
-        return finished
-
-
-async def _refuse(error: ApiError, send: Send) -> None:
-    body = error.body()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
 
 def _method(method: str) -> str:
     """Bounded: a client may send any word as its method."""
     return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE") else "OTHER"
 
 
-class LogLine:
-    """One request in one line, formatted only when the line is written. No prompt, no key, no control characters."""
-
-    def __init__(self, record: RequestRecord) -> None:
-        self._record = record
-
-    def __str__(self) -> str:
-        record = self._record
-        parts = [_plain(record.method), _plain(record.path), str(record.status or "-")]
-        if record.model:
-            parts.append(f"model={_plain(record.model)}")
-        if record.usage is not None:
-            parts.append(f"prompt={record.usage.prompt_tokens} completion={record.usage.completion_tokens}")
-        if record.first_token_s is not None:
-            parts.append(f"ttft={record.first_token_s:.3f}s")
-        parts.append(f"duration={record.seconds():.3f}s")
-        if record.finish:
-            parts.append(f"finish={record.finish}")
-        return " ".join([*parts, f"id={_plain(record.request_id)}"])
+def _log_line(record: RequestRecord) -> str:
+    """One request in one line: no prompt, no key, no control characters."""
+    parts = [_plain(record.method), _plain(record.path), str(record.status or "-")]
+    if record.model:
+        parts.append(f"model={_plain(record.model)}")
+    if record.usage is not None:
+        parts.append(f"prompt={record.usage.prompt_tokens} completion={record.usage.completion_tokens}")
+    if record.first_token_s is not None:
+        parts.append(f"ttft={record.first_token_s:.3f}s")
+    parts.append(f"duration={record.seconds():.3f}s")
+    if record.finish:
+        parts.append(f"finish={record.finish}")
+    return " ".join([*parts, f"id={_plain(record.request_id)}"])
 
 
 def _plain(text: str) -> str:

@@ -146,6 +146,7 @@ def test_the_engine_s_times_are_told_of_streams_and_whole_answers(server: LiveSe
     assert (ttft, itl, tpot) == ((1, 4, 1) if stream else (1, 8, 2))
     spent = {name: value - sums[name] for name, value in numbers("sum").items()}
     assert 0.02 <= spent[names[4]] < 0.1
+    assert 0.02 <= spent[names[7]] / tpot < 0.1
     assert 0.08 <= spent[names[2]] / 2 <= spent[names[3]] / 2 < 0.4
 
 
