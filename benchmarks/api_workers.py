@@ -23,7 +23,8 @@ import httpx
 
 from adapters.engine_backend import EngineBackend
 from adapters.engine_host import EngineHost
-from benchmarks.load import Target, run_round
+from benchmarks.http_layer import cpu_seconds
+from benchmarks.load import Target, run_round, say
 from benchmarks.scenarios import Scenario
 from oai_server.lifecycle import Worker, serve
 from oai_server.settings import Settings
@@ -44,11 +45,6 @@ def make_backend(settings: Settings, worker: Worker) -> EngineBackend:
 
 def make_host(settings: Settings) -> EngineHost:
     return EngineHost(settings.engine_config(), runner=RUNNER)
-
-
-def say(url: str) -> None:
-    sys.stdout.write(url + "\n")
-    sys.stdout.flush()
 
 
 def run_server(workers: int) -> int:
@@ -97,11 +93,6 @@ def _descendants(pid: int) -> dict[int, str]:
 
 
 # ---- the measurement
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, from its CPU clock (clock_getcpuclockid)."""
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 def measure(workers: int, clients: int, rounds: int) -> str:

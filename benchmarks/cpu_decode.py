@@ -11,26 +11,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
-import os
 import platform
 import random
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import urlparse
 
-import httpx
 import torch
 import transformers
 from rich.console import Console
 
+from benchmarks import load
 from benchmarks.random_checkpoint import ensure_checkpoint
+from benchmarks.scenarios import Scenario
+from benchmarks.serve_compare import Server
+from benchmarks.transformers_peer import TransformersPeer
 from engine.memory.arena import Arena
 from engine.models.config import load_model_config
 from engine.models.weights import weights_nbytes
@@ -59,99 +60,38 @@ class Samples:
         self.peak_bytes = max(self.peak_bytes, run["peak_bytes"])
 
 
-class Transformers:
-    """The worker process."""
-
-    def __init__(self, folder: Path, threads: int, dtype: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.transformers_worker", str(folder), str(threads), dtype]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._read()
-
-    def run(self, batch: int, prompt: int, output: int, seed: int) -> dict[str, Any]:
-        pipe: IO[str] | None = self.process.stdin
-        if pipe is None:
-            raise RuntimeError("the worker has no input")
-        pipe.write(json.dumps({"batch": batch, "prompt": prompt, "output": output, "seed": seed}) + "\n")
-        pipe.flush()
-        found: dict[str, Any] = json.loads(self._read())
-        return found
-
-    def _read(self) -> str:
-        line = self.process.stdout.readline() if self.process.stdout else ""
-        if not line:
-            raise RuntimeError("the transformers worker ended")
-        return line
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-
-class Server:
+class Ours:
     """Our server process and its clients."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "oai_server", "serve", "--model", str(folder), "--port", str(port)]
-        command += ["--served-model-name", "m", "--max-model-len", "4096", "--log-level", "warning"]
-        environment = {**os.environ, "OAI_SERVER_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        self.url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._ready():
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise RuntimeError("the server did not start")
-            time.sleep(0.2)
-
-    def _ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health").status_code == 200
-        except httpx.TransportError:
-            return False
+            url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        command = f"{sys.executable} -m oai_server serve --model {folder} --port {urlparse(url).port} "
+        command += f"--served-model-name m --max-model-len 4096 --num-threads {threads} --log-level warning"
+        self._server = Server(command, url, folder.parent / "server.log", START_TIMEOUT_S)
+        self._target = load.Target(url, "m")
 
     def run(self, clients: int, prompt: int, output: int, seed: int) -> dict[str, Any]:
-        return asyncio.run(self._run(clients, prompt, output, seed))
-
-    async def _run(self, clients: int, prompt: int, output: int, seed: int) -> dict[str, Any]:
-        draw = random.Random(seed)
-        prompts = [[draw.randrange(150_000) for _ in range(prompt)] for _ in range(clients)]
-        async with httpx.AsyncClient(base_url=self.url, timeout=600) as http:
-            began_s = time.perf_counter()
-            times = await asyncio.gather(*(self._stream(http, ids, output) for ids in prompts))
-            took_s = time.perf_counter() - began_s
+        scenario = Scenario(input=(prompt, prompt), output=output)
+        chooser, samples = random.Random(seed), load.Samples()
+        bodies = [load.body(self._target, scenario, chooser, chooser) for _ in range(clients)]
+        began_s = time.perf_counter()
+        asyncio.run(load.closed_loop(self._target, load.path(scenario), clients, bodies, samples))
+        took_s = time.perf_counter() - began_s
+        if samples.errors or samples.tokens != clients * output:
+            raise RuntimeError(
+                f"{samples.tokens} tokens came, {clients * output} were asked for; {samples.errors[:1]}"
+            )
         return {
-            "tokens_per_s": clients * output / took_s,
-            "ttft_s": [one[0] - began_s for one in times],
-            "itl_s": [(one[-1] - one[0]) / (output - 1) for one in times],
-            "peak_bytes": peak_bytes(self.process.pid),
+            "tokens_per_s": samples.tokens / took_s,
+            "ttft_s": samples.ttft,
+            "itl_s": samples.tpot,
+            "peak_bytes": peak_bytes(self._server.process.pid),
         }
 
-    async def _stream(self, http: httpx.AsyncClient, token_ids: list[int], output: int) -> list[float]:
-        body = {"model": "m", "prompt": token_ids, "max_tokens": output, "ignore_eos": True, "temperature": 0}
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-        times: list[float] = []
-        completion_tokens = 0
-        async with http.stream("POST", "/v1/completions", json=body) as response:
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                event = json.loads(line[6:])
-                if event["choices"]:
-                    times.append(time.perf_counter())
-                completion_tokens = (event.get("usage") or {}).get("completion_tokens", completion_tokens)
-        if completion_tokens != output:
-            raise RuntimeError(f"{completion_tokens} tokens came, {output} were asked for")
-        return times
-
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+        self._server.stop()
 
 
 def peak_bytes(pid: int) -> int:
@@ -229,7 +169,7 @@ def main() -> None:
     results: dict[tuple[str, int], Samples] = {("ours", n): Samples() for n in OURS}
     results |= {("transformers", n): Samples() for n in THEIRS}
     bandwidths = []
-    server, peer = Server(folder, options.threads), Transformers(folder, options.threads, options.peer_dtype)
+    server, peer = Ours(folder, options.threads), TransformersPeer(folder, options.threads, options.peer_dtype)
     try:
         server.run(1, options.prompt, 8, seed=99)
         peer.run(1, options.prompt, 8, seed=99)

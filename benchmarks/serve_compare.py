@@ -51,7 +51,7 @@ class Server:
         self._log = log.open("wb")
         self._url = url
         begun = time.monotonic()
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             shlex.split(command), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
@@ -63,8 +63,8 @@ class Server:
 
     def _wait(self, deadline: float) -> None:
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self._process.returncode}; see {self._log.name}")
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}; see {self._log.name}")
             try:
                 with urllib.request.urlopen(f"{self._url}/health", timeout=2) as reply:
                     if reply.status == 200:
@@ -76,10 +76,10 @@ class Server:
 
     def stop(self) -> None:
         for sent, timeout_s in ((signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGKILL, 10.0)):
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, sent)
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, sent)
                 try:
-                    self._process.wait(timeout_s)
+                    self.process.wait(timeout_s)
                 except subprocess.TimeoutExpired:
                     continue
         self._log.close()

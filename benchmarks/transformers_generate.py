@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serve_compare import bandwidth_limit
+from benchmarks.transformers_peer import TransformersPeer
 
 SIDES = ("ours", "transformers")
 
@@ -81,21 +82,12 @@ def _one_batch(
 
 def run_transformers(folder: Path, args: argparse.Namespace) -> dict[int, list[dict[str, float]]]:
     """The same through the worker process."""
-    command = [sys.executable, "-m", "benchmarks.transformers_worker", str(folder), str(args.threads), args.dtype]
     found = {}
-    with subprocess.Popen(
-        [*command, args.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        if process.stdin is None or process.stdout is None or not process.stdout.readline():
-            raise RuntimeError(f"transformers cannot load {folder}")
+    with TransformersPeer(folder, args.threads, args.dtype, args.device) as peer:
         for batch in (int(batch) for batch in args.batches.split(",")):
             rounds = []
             for number in range(args.rounds + 1):
-                output = args.output if number else 4  # the first is warm-up
-                request = {"batch": batch, "prompt": args.prompt, "output": output, "seed": number}
-                process.stdin.write(json.dumps(request) + "\n")
-                process.stdin.flush()
-                reply = json.loads(process.stdout.readline())
+                reply = peer.run(batch, args.prompt, args.output if number else 4, number)  # the first is warm-up
                 rounds.append(
                     {
                         "tokens_per_s": reply["tokens_per_s"],
@@ -104,7 +96,6 @@ def run_transformers(folder: Path, args: argparse.Namespace) -> dict[int, list[d
                     }
                 )
             found[batch] = rounds[1:]
-        process.stdin.close()
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.load import Level, Target
 from benchmarks.load import measure as measure_load
 from benchmarks.scenarios import Scenario
-from compat_tests.servers import PEERS
+from compat_tests.servers import ROOT
 
 VOCABULARY = 151_643
 
@@ -16,7 +16,7 @@ def checkpoint() -> Path:
     """Qwen2.5-0.5B's shape with random weights, so that nothing has to be downloaded."""
     from benchmarks.random_checkpoint import ensure_checkpoint
 
-    return ensure_checkpoint(PEERS / "models" / "qwen2.5-0.5b-random")
+    return ensure_checkpoint(ROOT / "build" / "benchmarks" / "qwen2.5-0.5b-random")
 
 
 def measure(url: str, model: str, levels: tuple[int, ...]) -> list[Level]:
