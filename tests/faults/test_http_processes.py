@@ -38,12 +38,13 @@ async def stream_text(
 
 
 def client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None))
+    """Loads no certificates: that takes longer than most requests."""
+    return httpx.AsyncClient(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
 
 
 def gauge(url: str, name: str) -> float:
     """One number of /metrics."""
-    page = httpx.get(f"{url}/metrics", timeout=60).text
+    page = httpx.get(f"{url}/metrics", timeout=60, verify=False).text
     return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
 
 

@@ -21,13 +21,13 @@ import httpx
 
 from adapters.backend import Backend
 from oai_server.app import create_app, make_services
-from oai_server.lifecycle import Worker, serve
 from oai_server.protocol import GuardedConfig
 from oai_server.server import Server
 from oai_server.services import Services
 from oai_server.settings import Settings
 from oai_server.sockets import connection_cap, listening_sockets
 from tests.support.fake_backend import FakeBackend, Script
+from tests.support.fake_server import FakeHost as FakeHost
 from tests.support.patience import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -118,27 +118,6 @@ def live_server(
 # ---- in a process
 
 
-def make_fake(settings: Settings, worker: Worker) -> FakeBackend:
-    """For `serve`: the script comes from the environment of the child."""
-    return FakeBackend(Script(**json.loads(os.environ.get("FAKE_SCRIPT", "{}"))))
-
-
-class FakeHost:
-    """An engine's owner without an engine."""
-
-    run_dir = "/nowhere"
-
-    async def start(self) -> None:
-        return
-
-    async def stop(self) -> None:
-        return
-
-
-def make_fake_host(settings: Settings) -> FakeHost:
-    return FakeHost()
-
-
 @contextlib.contextmanager
 def server_process(
     script: dict[str, Any] | None = None, *, descriptors: int | None = None, **settings: Any
@@ -150,7 +129,7 @@ def server_process(
     settings = {"port": 0, **settings}
     files = (descriptors or 0, descriptors or 0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.live_server", json.dumps(settings)],
+        [sys.executable, "-m", "tests.support.fake_server", json.dumps(settings)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -178,12 +157,3 @@ def _is_live(url: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(url + "/livez", timeout=PATIENCE_S, verify=False).status_code == 200
     return False
-
-
-def main() -> int:
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(sys.argv[1]).items()}
-    return serve(Settings(**settings), make_fake, make_host=make_fake_host)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
