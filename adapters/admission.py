@@ -35,7 +35,7 @@ class QueueCounts(Protocol):
 
 
 class OwnCounts:
-    """The only front's."""
+    """Of a front that has the engine to itself."""
 
     def __init__(self) -> None:
         self.sequences = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.admission import OwnCounts, QueueCounts
+from adapters.admission import QueueCounts
 from adapters.mailbox import Choice
 from adapters.recovery import Recovery
 from adapters.trial_turns import TrialTurns
@@ -39,7 +39,7 @@ class EngineLink:
         on_change: Callable[[], None],
         on_culprit: Callable[[], None] = lambda: None,
         *,
-        counts: QueueCounts | None = None,
+        counts: QueueCounts,
         turns: TrialTurns | None = None,
     ) -> None:
         """`on_change` is called after a welcome, after a loss and when loading goes on.
@@ -53,7 +53,7 @@ class EngineLink:
         self.stats = EngineStats()
         self.finished: Counter[str] = Counter()
         """Ended choices by reason; abort: the client went away."""
-        self._counts: QueueCounts = OwnCounts() if counts is None else counts
+        self._counts = counts
         self._run_dir = run_dir
         self._on_change = on_change
         self._on_culprit = on_culprit

@@ -29,7 +29,7 @@ _MEDIA = ("image", "audio", "video", "file", "document")
 
 
 class TemplateTraits(msgspec.Struct, frozen=True):
-    """What a template bears, found out by rendering probes."""
+    """What a template can take, found out by rendering probes (template_probes)."""
 
     late_system: bool = True
     """A system message behind the first turn is rendered where it stands; else it is merged into the first."""

@@ -1,4 +1,4 @@
-"""What a chat template bears, found out by letting it render small conversations."""
+"""What a chat template can take, found out by letting it render small conversations."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.filters import do_round
+from jinja2.filters import do_indent, do_round
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -226,13 +226,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     @jinja2.pass_context
     def _indent(self, _context: Context, text: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
-        lines = str(text).split("\n")
-        self.budget.spend(len(text) + len(lines) * int(width))
-        padded = [
-            line if (i == 0 and not first) or not (line or blank) else " " * int(width) + line
-            for i, line in enumerate(lines)
-        ]
-        return "\n".join(padded)
+        self.budget.spend(len(text) + len(str(text).splitlines()) * int(width))
+        return do_indent(str(text), int(width), first, blank)
 
     def _pay_replace(self, text: str, old: Any, new: Any = "") -> None:
         if isinstance(old, str) and isinstance(new, str):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.admission import OwnCounts
 from adapters.backend_options import BackendLimits
 from adapters.engine_link import LOOK_AGAIN_S, EngineLink
 from adapters.mailbox import EngineGeneration
@@ -38,7 +39,7 @@ class Client:
 class Front:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.link = EngineLink(str(run_dir), lambda: None, turns=TrialTurns(str(run_dir)))
+        self.link = EngineLink(str(run_dir), lambda: None, counts=OwnCounts(), turns=TrialTurns(str(run_dir)))
         self.client = Client()
         self.link.client = self.client  # type: ignore[assignment]
         self.tokenizer = load_tokenizer(write_fault_checkpoint(run_dir / "model"))

@@ -77,6 +77,20 @@ def test_loop_controls_and_json_as_models_know_them() -> None:
     assert render("{{ xs|tojson(indent=1) }}", xs=[1]) == ["[\n 1\n]"]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("x|indent", "x|indent(2, true)", "x|indent(2, false, true)", "x|indent(0)", "xs|join(', ')", "xs|join"),
+        *("ds|join('-', attribute='a')", "x|replace('a', 'bb')", "x|replace('a', 'bb', 1)", "2.567|round(1)"),
+        *("2.4|round(0, 'ceil')", "xs|sum", "ds|sum(attribute='a', start=3)", "x|list", "xs|string", "xs|length"),
+    ],
+)
+def test_filters_that_are_paid_for_give_what_jinjas_give(expression: str) -> None:
+    variables = {"x": "\na a\n\nb\n", "xs": [1, 2, 3], "ds": [{"a": 1}, {"a": 2}]}
+    wanted = jinja2.Environment().from_string(f"{{{{ {expression} }}}}").render(**variables)
+    assert "".join(render(f"{{{{ {expression} }}}}", **variables)) == wanted
+
+
 def test_exceptions_of_the_template_keep_their_words() -> None:
     with pytest.raises(jinja2.TemplateError, match="No user query"):
         render("{{ raise_exception('No user query') }}")
