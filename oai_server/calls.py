@@ -1,4 +1,4 @@
-"""One API call in work: its generations (one a prompt), who may end it, and the books that are kept of it."""
+"""One API call in work: its generations (one a prompt), their output, and what is counted of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 import msgspec
 
 from adapters.backend import ChoiceDelta, Generation, GenerationRequest, Usage
-from oai_server.books import observe_times
 from oai_server.record import RequestRecord
+from oai_server.request_times import observe_times
 from oai_server.services import Services
 
 Deltas = tuple[ChoiceDelta, ...]
@@ -87,11 +87,6 @@ class Call:
             completion_tokens_by_choice=tuple(n for usage in usages for n in usage.completion_tokens_by_choice),
         )
 
-    @property
-    def final_usage(self) -> Usage:
-        """After `close`."""
-        return self.record.usage or self.usage()
-
     def _reindexed(self, number: int, deltas: Deltas) -> Deltas:
         if number == 0:
             return deltas
@@ -131,7 +126,7 @@ class Call:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    # ---- books
+    # ---- numbers
 
     def count_output(self, deltas: Sequence[ChoiceDelta]) -> bool:
         """Times and finish reasons of what the consumer just took. Returns whether every choice has ended."""
@@ -157,7 +152,7 @@ class Call:
             self.record.finish = self.record.finish or reason
 
     def close(self) -> None:
-        """Cancel what still runs and write the books. Synchronous and idempotent."""
+        """Cancel what still runs and count what there was. Synchronous and idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -165,9 +160,9 @@ class Call:
             generation.cancel()
         self.services.limiter.release(self.record.key)
         if len(self.generations) * self.choices_per_prompt == self.num_choices:
-            self._write_books()
+            self._count()
 
-    def _write_books(self) -> None:
+    def _count(self) -> None:
         telemetry = self.services.telemetry
         usage = self.usage()
         self.record.usage = usage

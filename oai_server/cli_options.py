@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from engine.errors import ConfigurationError
-from oai_server.settings import Settings
 from oai_server.settings_sources import Option, load_settings, options
 
 
@@ -20,8 +20,6 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [*own, *(_parameter(option) for option in table)]
 
     def run(config: Any = None, **given: Any) -> None:
-        import os
-
         flags = {option.name: given.pop(option.name) for option in table}
         model = given.pop("model_argument", None)
         if model:
@@ -87,6 +85,3 @@ def settings_reference() -> str:
         default = "" if option.default in (None, (), "", {}) else f"`{_shown(option.default)}`"
         lines.append(f"| `{option.flag}` | {default} | {text}{choices} |")
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["Settings", "settings_reference", "with_settings"]

@@ -20,7 +20,7 @@ ON_LOST = "oai_server.on_lost"
 
 
 class LostConnection:
-    """Whether a connection is lost, and whom to call when it will be."""
+    """Whether a connection is lost, and what is called at the moment it is."""
 
     __slots__ = ("_calls", "lost")
 

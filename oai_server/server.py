@@ -36,7 +36,7 @@ DEAD_FOR_S = 3.0
 class Server(uvicorn.Server):
     """`services` are those of the application in `config`. `each_second` is called about that often.
 
-    `parent_pid`: the process without which this one must not live on; None: it stands alone, and its shell may end.
+    `parent_pid`: the process that this one must not outlive; None: it has none, and its shell may end.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # A terminal and a service manager signal all processes at once; the parent alone knows what is the second.
+        # Terminals and service managers signal all processes at once: only the parent can tell a second signal.
         worker = self._parent_pid is not None
         with handled_signals(self.drain, self.stop_now) if worker else handled_signals(self.begin_drain):
             yield
@@ -145,4 +145,5 @@ class Server(uvicorn.Server):
                 connection.transport.abort()
             else:
                 connection.transport.close()
-        await asyncio.wait(tasks, timeout=FORCED_S) if tasks else None
+        if tasks:
+            await asyncio.wait(tasks, timeout=FORCED_S)

@@ -17,9 +17,14 @@ MAY_BE_ZERO = frozenset(
 HIGHEST = {"port": 65_535, "gpu_memory_utilization": 1.0, "max_grammar_kib": 256}
 
 
+def flag_of(name: str) -> str:
+    """`--max-model-len` for `max_model_len`."""
+    return "--" + name.replace("_", "-")
+
+
 def check_number(name: str, value: float) -> None:
     """Raises ConfigurationError that names the flag."""
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     if not math.isfinite(value):
         raise ConfigurationError(f"{flag} must be a finite number, got {value}")
     if name in MAY_BE_ZERO and value < 0:

@@ -16,16 +16,17 @@ import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from engine.errors import ConfigurationError
-from oai_server.settings import Settings
-from oai_server.settings_bounds import check_number
+from oai_server.settings import EngineSettings, LimitSettings, ModelSettings, ServerSettings, Settings
+from oai_server.settings_bounds import check_number, flag_of
 
 logger = logging.getLogger("oai_server")
 
+GROUPS = (ModelSettings, EngineSettings, ServerSettings, LimitSettings)
 ENV_PREFIX = "OAI_SERVER_"
 ENV_ALIASES = {"VLLM_API_KEY": "api_key"}
 OTHER_VARIABLES = frozenset({"OAI_SERVER_NATIVE"})
@@ -61,23 +62,16 @@ class Option(msgspec.Struct, frozen=True):
     group: str
     help: str
 
-    @property
-    def env(self) -> str:
-        return ENV_PREFIX + self.name.upper()
-
 
 @functools.cache
 def options() -> tuple[Option, ...]:
     """All settings, group by group, in the order of the source."""
-    defaults = Settings()
+    defaults, hints = Settings(), get_type_hints(Settings)
     found = []
-    for group in reversed(Settings.__mro__):
-        if group is msgspec.Struct or not issubclass(group, msgspec.Struct):
-            continue
-        hints = inspect.get_annotations(group, eval_str=True)
+    for group in GROUPS:
         for name, text in _documented_fields(group):
             kind, multiple, choices = _shape(hints[name])
-            flag = "--" + name.replace("_", "-")
+            flag = flag_of(name)
             found.append(
                 Option(
                     name=name,
@@ -142,7 +136,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _convert(raw: dict[str, Any], source: str) -> dict[str, Any]:
-    hints = {name: hint for group in Settings.__mro__ for name, hint in _hints(group)}
+    hints = get_type_hints(Settings)
     converted = {}
     for name, value in raw.items():
         if name not in hints:
@@ -150,16 +144,11 @@ def _convert(raw: dict[str, Any], source: str) -> dict[str, Any]:
         try:
             converted[name] = msgspec.convert(_spelled_out(value, hints[name]), hints[name], strict=False)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            flag = "--" + name.replace("_", "-")
             kind, multiple, choices = _shape(hints[name])
             expected = f"one of {', '.join(choices)}" if choices else EXPECTED.get(kind)
             reason = f"expected {expected}, got {value!r:.80}" if expected and not multiple else str(error)
-            raise ConfigurationError(f"{flag} (from {source}): {reason}") from error
+            raise ConfigurationError(f"{flag_of(name)} (from {source}): {reason}") from error
     return converted
-
-
-def _hints(group: type) -> Iterator[tuple[str, Any]]:
-    yield from inspect.get_annotations(group, eval_str=True).items()
 
 
 def _spelled_out(value: Any, hint: Any) -> Any:

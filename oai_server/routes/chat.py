@@ -98,7 +98,7 @@ def _reply(body: ChatRequest, call: Call, deltas: list[ChoiceDelta]) -> ChatComp
         created=int(time.time()),
         model=call.record.model,
         choices=[_choice(services, body, delta) for delta in deltas],
-        usage=UsageBody.of(call.final_usage),
+        usage=UsageBody.of(call.usage()),
         system_fingerprint=services.fingerprint,
         prompt_logprobs=prompt_logprobs(generation.prompt_logprobs) if body.prompt_logprobs is not None else None,
         prompt_token_ids=list(generation.prompt_token_ids) if body.return_token_ids else None,

@@ -126,7 +126,7 @@ def _reply(body: CompletionRequest, call: Call, deltas: list[ChoiceDelta]) -> Co
         created=int(time.time()),
         model=call.record.model,
         choices=[_choice(body, call, delta) for delta in deltas],
-        usage=UsageBody.of(call.final_usage),
+        usage=UsageBody.of(call.usage()),
         system_fingerprint=call.services.fingerprint,
     )
 

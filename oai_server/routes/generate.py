@@ -76,5 +76,5 @@ def _reply(call: Call, deltas: list[ChoiceDelta]) -> GenerateReply:
         model=call.record.model,
         text=delta.content,
         finish_reason=None if delta.finish_reason == "tool_calls" else delta.finish_reason,
-        usage=UsageBody.of(call.final_usage),
+        usage=UsageBody.of(call.usage()),
     )

@@ -64,7 +64,7 @@ def _events(call: Call) -> MessageEvents:
 
 
 def _reply(call: Call, deltas: list[ChoiceDelta]) -> MessageBody:
-    return message_body(call.record.reply_id, call.record.model, deltas[0], call.final_usage)
+    return message_body(call.record.reply_id, call.record.model, deltas[0], call.usage())
 
 
 messages_router = Router(

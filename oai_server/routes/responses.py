@@ -79,5 +79,5 @@ def _reply(body: ResponsesRequest, chat: ChatRequest, call: Call, deltas: list[C
     events = _events(body, chat, call)
     for delta in deltas:
         events.delta(delta)
-    events.end(call.final_usage)
+    events.end(call.usage())
     return events.response
