@@ -18,7 +18,7 @@ from oai_server.auth import KeyRing, RequireKey
 from oai_server.connection import Connection
 from oai_server.error_replies import on_exception
 from oai_server.limits import ComingBodies, KeyLimiter
-from oai_server.openapi import OpenApiController
+from oai_server.openapi import describe
 from oai_server.routes.chat import create_chat_completion
 from oai_server.routes.completions import create_completion
 from oai_server.routes.generate import generate, generate_stream
@@ -70,7 +70,7 @@ def create_app(
             retrieve_response,
             tokenize,
             detokenize,
-            OpenApiController,
+            describe,
             *extra_routes,
         ],
         middleware=[RequireKey(KeyRing(settings.api_key))] if settings.api_key else [],

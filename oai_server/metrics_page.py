@@ -79,24 +79,18 @@ class MetricsPage(Collector):
     def _engine(self) -> Iterator[Metric]:
         stats = self._stats
         for name, attribute, text in GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=LABELS)
-            gauge.add_metric(self._labels, float(getattr(stats, attribute)))
-            yield gauge
+            yield self._single(GaugeMetricFamily, name, text, getattr(stats, attribute))
         for name, attribute, text in COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=LABELS)
-            counter.add_metric(self._labels, float(getattr(stats, attribute)))
-            yield counter
-        usage = GaugeMetricFamily("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0..1.", labels=LABELS)
-        usage.add_metric(self._labels, stats.kv_blocks_used / stats.kv_blocks_total if stats.kv_blocks_total else 0.0)
-        yield usage
+            yield self._single(CounterMetricFamily, name, text, getattr(stats, attribute))
+        usage = stats.kv_blocks_used / max(1, stats.kv_blocks_total)
+        yield self._single(GaugeMetricFamily, "vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0..1.", usage)
         info = GaugeMetricFamily(
             "vllm:cache_config_info", "KV cache.", labels=("block_size", "num_gpu_blocks", "engine")
         )
         info.add_metric((str(stats.block_size), str(stats.kv_blocks_total), "0"), 1.0)
         yield info
-        up = GaugeMetricFamily("oai_server:engine_up", "1 while an engine is ready.", labels=LABELS)
-        up.add_metric(self._labels, float(self._health.state == "ready"))
-        yield up
+        ready = self._health.state == "ready"
+        yield self._single(GaugeMetricFamily, "oai_server:engine_up", "1 while an engine is ready.", ready)
 
     def _http(self) -> Iterator[Metric]:
         telemetry = self._telemetry
@@ -109,13 +103,18 @@ class MetricsPage(Collector):
         for reason in sorted({"stop", "length", "tool_calls", "abort", "error"} | set(telemetry.finished)):
             success.add_metric((*self._labels, reason), float(telemetry.finished.get(reason, 0)))
         yield success
-        rejections = CounterMetricFamily("vllm:admission_rejections", "Requests refused.", labels=LABELS)
-        rejections.add_metric(self._labels, float(telemetry.rejected))
-        yield rejections
+        yield self._single(CounterMetricFamily, "vllm:admission_rejections", "Requests refused.", telemetry.rejected)
         requests = CounterMetricFamily("http_requests", "HTTP requests.", labels=("method", "handler", "status"))
         for key, count in sorted(telemetry.http_requests.items()):
             requests.add_metric(key.split(" "), float(count))
         yield requests
+
+    def _single(
+        self, kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, text: str, value: float
+    ) -> Metric:
+        family = kind(name, text, labels=LABELS)
+        family.add_metric(self._labels, float(value))
+        return family
 
     def _policy_wait(self) -> Metric:
         """The queue times once more, in finer buckets and by the policy that orders the queue."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from litestar.types import Receive, Scope, Send
 
 
@@ -26,3 +27,7 @@ class Reply:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
+
+
+def json_reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
+    return Reply(msgspec.json.encode(value), status, headers)

@@ -12,7 +12,7 @@ from adapters.backend import ChoiceDelta
 from oai_server.calls import Call
 from oai_server.error_replies import on_messages_exception
 from oai_server.errors import ApiError
-from oai_server.replies import Reply
+from oai_server.replies import json_reply
 from oai_server.routes.chat import checked, prompt_length
 from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, renamed_errors
@@ -56,7 +56,7 @@ async def count_tokens(request: Incoming) -> ASGIApp:
     check_amount("messages", body.messages, request.services.settings)
     with renamed_errors(partial(own_error, body)):
         count = await prompt_length(request, chat_request(body))
-    return Reply(msgspec.json.encode(TokenCount(count, ContextManagement(count))))
+    return json_reply(TokenCount(count, ContextManagement(count)))
 
 
 def _events(call: Call) -> MessageEvents:

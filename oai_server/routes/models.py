@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import Controller, get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from oai_server.errors import ApiError
-from oai_server.replies import Reply
+from oai_server.replies import json_reply
 from oai_server.services import services_of
 from oai_server.wire.decoding import HttpRequest
 from oai_server.wire.models import ModelList, models
@@ -21,7 +20,7 @@ class ModelsController(Controller):
     async def list_models(self, request: HttpRequest) -> ASGIApp:
         """What is served: one entry a name."""
         reply = ModelList(data=models(services_of(request.scope).backend.card))
-        return Reply(msgspec.json.encode(reply))
+        return json_reply(reply)
 
     @get("/{model_id:path}")
     async def retrieve(self, request: HttpRequest, model_id: FromPath[str]) -> ASGIApp:
@@ -29,5 +28,5 @@ class ModelsController(Controller):
         name = str(model_id).strip("/")
         for model in models(services_of(request.scope).backend.card):
             if model.id == name:
-                return Reply(msgspec.json.encode(model))
+                return json_reply(model)
         raise ApiError(404, f"The model '{name[:100]}' does not exist", param="model", code="model_not_found")

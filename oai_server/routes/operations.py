@@ -9,7 +9,7 @@ from litestar.types import ASGIApp
 import oai_server
 from oai_server.auth import OPEN
 from oai_server.metrics_page import CONTENT_TYPE, MetricsPage
-from oai_server.replies import Reply
+from oai_server.replies import Reply, json_reply
 from oai_server.services import Services, services_of
 from oai_server.wire.decoding import HttpRequest
 
@@ -37,7 +37,7 @@ class OperationsController(Controller):
     @get("/livez")
     async def live(self) -> ASGIApp:
         """200 while this process runs."""
-        return _json({"status": "alive"})
+        return json_reply({"status": "alive"})
 
     @route("/ping", http_method=[HttpMethod.GET, HttpMethod.POST])
     async def ping(self, request: HttpRequest) -> ASGIApp:
@@ -47,7 +47,7 @@ class OperationsController(Controller):
     @get("/version")
     async def version(self) -> ASGIApp:
         """Version of the server."""
-        return _json({"version": oai_server.__version__})
+        return json_reply({"version": oai_server.__version__})
 
     @get("/metrics")
     async def metrics(self, request: HttpRequest) -> ASGIApp:
@@ -60,7 +60,7 @@ class OperationsController(Controller):
     @get("/load", opt={OPEN: False})
     async def load(self, request: HttpRequest) -> ASGIApp:
         """Generation requests in work."""
-        return _json({"server_load": services_of(request.scope).load})
+        return json_reply({"server_load": services_of(request.scope).load})
 
 
 def _health(services: Services) -> ASGIApp:
@@ -73,8 +73,4 @@ def _health(services: Services) -> ASGIApp:
         body = HealthBody(health.state, health.phase, health.fraction, health.detail)
     headers = {} if body.status == "ok" else {"retry-after": "1"}
     status = 200 if body.status == "ok" else 503
-    return Reply(msgspec.json.encode(body), status, headers)
-
-
-def _json(value: dict[str, object]) -> ASGIApp:
-    return Reply(msgspec.json.encode(value))
+    return json_reply(body, status, headers)

@@ -15,7 +15,7 @@ from oai_server.calls import Call, admit
 from oai_server.errors import ApiError, from_engine
 from oai_server.ids import fresh_hex
 from oai_server.interrupts import Interruptible
-from oai_server.replies import Reply
+from oai_server.replies import json_reply
 from oai_server.services import Services
 from oai_server.streaming import Encoder, TokenStream
 from oai_server.wire.chunks import ChunkTemplate
@@ -61,7 +61,7 @@ async def answer(
             deltas = await call.whole()
         finally:
             call.close()
-    return Reply(msgspec.json.encode(reply(call, deltas)))
+    return json_reply(reply(call, deltas))
 
 
 def wants_usage(services: Services, body: SamplingFields) -> bool:

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 from adapters.backend import ChoiceDelta
 from oai_server.calls import Call
 from oai_server.errors import ApiError
-from oai_server.replies import Reply
+from oai_server.replies import json_reply
 from oai_server.routes.chat import checked, prompt_length
 from oai_server.routes.posts import json_post
 from oai_server.routes.requests import answer, renamed_errors
@@ -54,7 +54,7 @@ async def count_input_tokens(request: Incoming) -> ASGIApp:
     body = await _read(request)
     with renamed_errors(partial(own_error, body)):
         count = await prompt_length(request, chat_request(body))
-    return Reply(msgspec.json.encode(InputTokens(count)))
+    return json_reply(InputTokens(count))
 
 
 async def _read(request: Incoming) -> ResponsesRequest:

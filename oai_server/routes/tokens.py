@@ -7,7 +7,7 @@ from litestar.types import ASGIApp
 
 from adapters.backend import Prompt, TextPrompt
 from oai_server.errors import invalid
-from oai_server.replies import Reply
+from oai_server.replies import json_reply
 from oai_server.routes.posts import json_post
 from oai_server.settings import Settings
 from oai_server.wire.chat import ChatRequest
@@ -33,7 +33,7 @@ async def tokenize(request: Incoming) -> ASGIApp:
         tokens=list(rendered.token_ids),
         token_strs=list(rendered.token_strs) if body.return_token_strs else None,
     )
-    return Reply(msgspec.json.encode(reply))
+    return json_reply(reply)
 
 
 @json_post("/detokenize", "/v1/detokenize")
@@ -44,7 +44,7 @@ async def detokenize(request: Incoming) -> ASGIApp:
     Validator(services.settings, services.backend.card).model(body.model)
     check_token_ids("tokens", body.tokens)
     reply = DetokenizeReply(await services.backend.detokenize(tuple(body.tokens)))
-    return Reply(msgspec.json.encode(reply))
+    return json_reply(reply)
 
 
 def _prompt(body: TokenizeRequest, settings: Settings) -> Prompt:
