@@ -32,7 +32,7 @@ from oai_server.settings import Settings
 from oai_server.telemetry import Telemetry
 
 LARGEST_BODIES = 8
-"""So many bodies of --max-body-mib may be on their way at once."""
+"""How many bodies of --max-body-mib may be on their way at once."""
 
 
 class LeanLitestar(Litestar):
@@ -53,7 +53,7 @@ def create_app(
     """The whole server as an ASGI application. It starts the backend with its lifespan and stops it with it.
 
     `extra_routes`: more Litestar handlers, such as the built-in page's; `opt={auth.OPEN: True}` marks those that need
-    no API key. `services`: for who needs to reach them from outside (the drain); made here otherwise.
+    no API key. `services`: of a caller that needs them itself (the drain); made here otherwise.
     """
     services = services or make_services(settings, backend)
     app = LeanLitestar(

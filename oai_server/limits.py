@@ -1,4 +1,4 @@
-"""How much of the server one API key may hold at a time, and all bodies that have not come whole."""
+"""How many requests one API key may have running, and how many bytes of unfinished bodies there may be."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class KeyLimiter:
 
 
 class ComingBodies:
-    """Counts the bytes of bodies that have begun to come; each may be large, and thousands may be on their way.
+    """Counts the bytes of bodies of which only a part has come: each may be large, and there may be thousands.
 
-    `limit`: bytes of all together. Bodies of up to `FREE` bytes are never refused for what others send.
+    `limit`: bytes of all together. A body of up to `FREE` bytes is never refused for what others send.
     """
 
     FREE = 1 << 20

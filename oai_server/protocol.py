@@ -24,9 +24,9 @@ from oai_server.settings import Settings
 HEADERS, BODY, COMPLETE = range(3)
 FREE_PIECES = 4096
 LEAST_PIECE_BYTES = 64
-"""A chunked body of more pieces than `FREE_PIECES` has so many bytes in each on average: a piece has its price."""
+"""Average size that chunks must have where a body has more than `FREE_PIECES`: each takes time of the event loop."""
 MAX_PIPELINED = 64
-"""Requests behind the present one; uvicorn reads on however many wait. What comes behind those is not answered."""
+"""Requests that may wait behind the present one, which uvicorn does not bound; more of them are refused."""
 UPGRADE = re.compile(rb"(?im)^upgrade:")
 
 
@@ -85,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_trailers = 0
         self._trailer_bytes = 0
         self._last_request = False
-        """What comes behind the present request is nonsense."""
+        """What came behind the present request was refused: it is not read any further."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -26,9 +26,9 @@ from oai_server.signals import handled_signals
 logger = logging.getLogger("oai_server")
 
 FAREWELL_S = 2.0
-"""How long interrupted requests may take to say so."""
+"""What interrupted requests get to send their error event."""
 FORCED_S = 0.5
-"""The same after a second signal, and for the backend to stop."""
+"""The same after a second signal; then also what the backend gets to stop."""
 DEAD_FOR_S = 3.0
 """How long a dead engine is reported by /health before the process exits."""
 

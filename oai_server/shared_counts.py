@@ -21,7 +21,7 @@ BYTES = 4
 SUFFIX = ".counts"
 LOCK_ATTEMPTS = 50
 LOCK_PAUSE_S = 0.0001
-"""A holder keeps the lock for microseconds; where one was stopped meanwhile, the others do without it."""
+"""A holder keeps the lock for microseconds; where one was stopped with it, the others do without."""
 
 
 class SharedCounts:
@@ -54,7 +54,7 @@ class SharedCounts:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else is in such a block; but for a moment at most is waited for that."""
+        """Keeps the other processes out of such blocks; goes on without the lock after some milliseconds."""
         held = False
         for _ in range(LOCK_ATTEMPTS):
             with contextlib.suppress(BlockingIOError):

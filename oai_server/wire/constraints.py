@@ -41,7 +41,7 @@ MAX_KNOWN_CHARS = 4 << 20
 THREADS = 6
 """They only wait, for the processes that compile."""
 SPARE_S = 1.0
-"""For a thread to come free; what waits much longer than it may take is refused."""
+"""Wait for a free thread, beyond what compiling may take, before the request is refused."""
 
 _read = attrgetter(*FIELDS)
 _NONE = (None,) * len(FIELDS)

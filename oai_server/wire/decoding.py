@@ -44,8 +44,8 @@ LARGE_BODY_BYTES = 4 << 20
 MAX_CONTAINERS = 1_000_000
 MAX_FIELDS = 500_000
 MAX_VALUES = 4_000_000
-"""Of one body, counted roughly. A large body is one long text; made of small values it would take the event loop for
-seconds, and a hundred times its own size.
+"""Most of each that a body above LARGE_BODY_BYTES may hold, counted roughly. Large texts are fine; many small values
+would hold the event loop for seconds and take a hundred times their size in memory.
 """
 
 

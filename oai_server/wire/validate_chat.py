@@ -16,43 +16,44 @@ EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"}
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 MAX_SHOWN = 100
 PARTS_PER_MESSAGE = 4
-"""So many on average at most, in a conversation of the most messages."""
+"""Parts and calls that a message may have on average in the longest conversation."""
 
 
 def chat_prompt(request: ChatRequest, settings: Settings) -> ChatPrompt:
     """The conversation as the backend takes it. Raises 400 naming the field at fault."""
-    check_messages(request.messages, settings)
+    if not request.messages:
+        message = "Cannot apply chat template to an empty conversation. Provide at least one message."
+        raise invalid(message, "messages")
+    check_amount("messages", request.messages, settings)
     if request.chat_template is not None:
         raise invalid(
             "Chat template is passed with request, but templates of requests are not trusted. "
             "Refused request with untrusted chat template.",
             "chat_template",
         )
-    check_ending(request.add_generation_prompt, request.continue_final_message)
+    continued = bool(request.continue_final_message)
+    if continued and request.add_generation_prompt:
+        message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+        raise invalid(message, "continue_final_message")
     if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
         raise invalid(f"reasoning_effort must be one of {sorted(EFFORTS)}.", "reasoning_effort")
-    choice, tools = _allowed(request.tool_choice, check_tools(request.tools, settings))
-    continued = bool(request.continue_final_message)
+    choice, tools = _allowed(request.tool_choice, _tools(request.tools, settings))
+    choice = _tool_choice(choice, tools)
+    for name in ("chat_template_kwargs", "documents"):
+        if not depth_within(getattr(request, name), settings.max_json_depth):
+            raise invalid(f"{name} are nested too deeply.", name)
     return ChatPrompt(
         messages=tuple(request.messages),
         tools=tools,
-        tool_choice=_tool_choice(choice, tools),
+        tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        chat_template_kwargs=check_kwargs(request.chat_template_kwargs, settings),
+        chat_template_kwargs={**settings.default_chat_template_kwargs, **(request.chat_template_kwargs or {})},
         add_generation_prompt=not continued and request.add_generation_prompt is not False,
         continue_final_message=continued,
         reasoning_effort=request.reasoning_effort,
         include_reasoning=request.include_reasoning is not False,
-        documents=_documents(request, settings),
+        documents=tuple(request.documents or ()),
     )
-
-
-def check_messages(messages: list[dict[str, Any]], settings: Settings) -> None:
-    if not messages:
-        raise invalid(
-            "Cannot apply chat template to an empty conversation. Provide at least one message.", "messages"
-        )
-    check_amount("messages", messages, settings)
 
 
 def check_amount(name: str, messages: list[dict[str, Any]], settings: Settings) -> None:
@@ -68,44 +69,38 @@ def check_amount(name: str, messages: list[dict[str, Any]], settings: Settings) 
         raise invalid(f"All {name} together should have at most {limit} parts and calls, got {parts}.", name)
 
 
-def check_ending(add_generation_prompt: bool | None, continue_final_message: bool | None) -> None:
-    if add_generation_prompt and continue_final_message:
-        raise invalid(
-            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message"
-        )
-
-
-def check_tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple[dict[str, Any], ...]:
+def _tools(tools: list[dict[str, Any]] | None, settings: Settings) -> tuple[dict[str, Any], ...]:
     """Function tools with distinct, plain names; an empty list counts as none."""
     if not tools:
         return ()
     if len(tools) > settings.max_tools:
         raise too_long("tools", settings.max_tools, len(tools))
-    seen = set()
+    names: set[str] = set()
     for i, tool in enumerate(tools):
-        function = tool.get("function")
-        if tool.get("type", "function") != "function":
-            raise invalid(f"tools[{i}].type: only tools of type 'function' are supported.", f"tools[{i}].type")
-        if not isinstance(function, dict):
-            raise invalid(f"tools[{i}] must have a `function`.", f"tools[{i}].function")
-        name = function.get("name")
-        if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
-            raise invalid(
-                f"tools[{i}].function.name must be 1 to 128 letters, digits or one of _ . : / -",
-                f"tools[{i}].function.name",
-            )
-        if name in seen:
-            raise invalid(f"tools[{i}].function.name {name!r} is used twice.", f"tools[{i}].function.name")
-        seen.add(name)
-        for key, wanted, words in (("description", str, "a string"), ("strict", bool, "a boolean")):
-            if function.get(key) is not None and not isinstance(function[key], wanted):
-                raise invalid(f"tools[{i}].function.{key} must be {words}.", f"tools[{i}].function.{key}")
-        parameters = function.get("parameters")
-        if parameters is not None and not isinstance(parameters, dict):
-            raise invalid(f"tools[{i}].function.parameters must be an object.", f"tools[{i}].function.parameters")
-        if not depth_within(parameters, settings.max_json_depth):
-            raise invalid(f"tools[{i}].function.parameters are nested too deeply.", f"tools[{i}].function.parameters")
+        _check_tool(f"tools[{i}]", tool, names, settings.max_json_depth)
     return tuple(tools)
+
+
+def _check_tool(where: str, tool: dict[str, Any], names: set[str], max_depth: int) -> None:
+    """`names`: of the tools before it; its own is added."""
+    if tool.get("type", "function") != "function":
+        raise invalid(f"{where}.type: only tools of type 'function' are supported.", f"{where}.type")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise invalid(f"{where} must have a `function`.", f"{where}.function")
+    where += ".function"
+    name = function.get("name")
+    if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+        raise invalid(f"{where}.name must be 1 to 128 letters, digits or one of _ . : / -", f"{where}.name")
+    if name in names:
+        raise invalid(f"{where}.name {name!r} is used twice.", f"{where}.name")
+    names.add(name)
+    kinds = (("description", str, "a string"), ("strict", bool, "a boolean"), ("parameters", dict, "an object"))
+    for key, wanted, words in kinds:
+        if function.get(key) is not None and not isinstance(function[key], wanted):
+            raise invalid(f"{where}.{key} must be {words}.", f"{where}.{key}")
+    if not depth_within(function.get("parameters"), max_depth):
+        raise invalid(f"{where}.parameters are nested too deeply.", f"{where}.parameters")
 
 
 def _allowed(
@@ -157,16 +152,3 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: tuple[dict[str, Any
                 "tool_choice",
             )
     return choice
-
-
-def check_kwargs(given: dict[str, Any] | None, settings: Settings) -> dict[str, Any]:
-    """The request's template arguments over the server's defaults."""
-    if not depth_within(given, settings.max_json_depth):
-        raise invalid("chat_template_kwargs are nested too deeply.", "chat_template_kwargs")
-    return {**settings.default_chat_template_kwargs, **(given or {})}
-
-
-def _documents(request: ChatRequest, settings: Settings) -> tuple[dict[str, Any], ...]:
-    if not depth_within(request.documents, settings.max_json_depth):
-        raise invalid("documents are nested too deeply.", "documents")
-    return tuple(request.documents or ())
