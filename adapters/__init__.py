@@ -20,7 +20,7 @@ A reply's way out:
     engine_link                 the live requests of one front, over the lives of its engines
       recovery, trial_turns     who goes to a new engine first, and who is refused for killing engines
     mailbox                     tokens wait for their consumer; nothing is decoded before somebody reads it
-    output_assembler            tokens -> text -> stop_strings -> reasoning -> tool_calls -> delta, as output_plans says
+    output_assembler            tokens -> text -> stop_strings -> reasoning -> tool_calls, as output_plans says
     logprobs                    log-probabilities with texts and bytes
 
 Where several HTTP processes share an engine, `engine_host` owns it in their parent.
