@@ -8,7 +8,6 @@ import itertools
 import logging
 import random
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from engine.config import EngineConfig
 from engine.errors import DeadlineExceededError, EngineDeadError, EngineError, EngineUnavailableError
 from engine.models.config import load_model_config
 from engine.process.messages import EngineInfo
+from engine.process.run_dir import make_run_dir
 from engine.process.shared_state import SharedState, read_state
 from engine.process.supervisor import DEFAULT_RUNNER, Supervisor, SupervisorLimits
 from engine.request import EngineRequest, EngineStats
@@ -95,7 +95,7 @@ class EngineBackend:
 
     async def start(self) -> None:
         """Starts the engine and reads the checkpoint's small files; returns before either is done."""
-        self._run_dir = self._given_run_dir or tempfile.mkdtemp(prefix="oai-server-")
+        self._run_dir = self._given_run_dir or make_run_dir()
         self._link = EngineLink(
             self._run_dir,
             self._on_change,

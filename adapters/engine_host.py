@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 
 from engine.config import EngineConfig
 from engine.process.client import EngineClient
 from engine.process.messages import Heartbeat, Progress, StepOutputs, Welcome
+from engine.process.run_dir import make_run_dir
 from engine.process.shared_state import SharedState, write_state
 from engine.process.supervisor import DEFAULT_RUNNER, Supervisor, SupervisorLimits, SupervisorState
 
@@ -37,7 +37,7 @@ class EngineHost:
 
     async def start(self) -> None:
         """Begins to start the engine and returns at once; from then on it is kept alive."""
-        self.run_dir = tempfile.mkdtemp(prefix="oai-server-")
+        self.run_dir = make_run_dir()
         self._client = EngineClient(self.run_dir, self)
         self._supervisor = Supervisor(
             self._config,
