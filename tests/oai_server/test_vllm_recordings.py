@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar import Litestar
 
 from oai_server.app import create_app
 from oai_server.settings import Settings
@@ -71,10 +73,15 @@ def recordings() -> list[dict[str, Any]]:
     ]
 
 
+@functools.cache
+def app_of(*served: str) -> Litestar:
+    """One for all requests to a server: making it takes longer than most of them."""
+    return create_app(Settings(access_log=False), FakeBackend(ids=served, context=2048))
+
+
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> Iterator[httpx.AsyncClient]:
-    served = request.param["server"].split("--served-model-name ")[1].split(" --")[0].split()
-    app = create_app(Settings(access_log=False), FakeBackend(ids=tuple(served), context=2048))
+    app = app_of(*request.param["server"].split("--served-model-name ")[1].split(" --")[0].split())
     yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")  # type: ignore[arg-type]
 
 

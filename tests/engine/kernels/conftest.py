@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import inspect
 import os
 from typing import Any
 
@@ -14,6 +16,7 @@ collect_ignore_glob = [] if HAS_TRITON else ["test_*.py"]
 
 if HAS_TRITON and not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    import triton.language as tl
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
@@ -23,7 +26,19 @@ if HAS_TRITON and not torch.cuda.is_available():
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    @functools.cache
+    def builtins_of(package: Any) -> list[str]:
+        return [name for name, member in inspect.getmembers(package) if tl.core.is_builtin(member)]
+
+    def patch_known_builtins(package: Any, builder: Any, scope: Any) -> None:
+        """As the interpreter's own, which looks through the whole package at each call of a device function."""
+        for name in builtins_of(package):
+            if tl.core.is_builtin(member := getattr(package, name)):
+                interpreter._patch_attr(package, name, member, builder, scope)
+
     interpreter._patch_lang_tensor = patch_tensor_for_new_numpy
+    interpreter._patch_builtin = patch_known_builtins
+    builtins_of(tl)  # before a launch has put others in their place
 
 
 @pytest.fixture
