@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -76,14 +78,23 @@ def create_app(
         middleware=[RequireKey(KeyRing(settings.api_key))] if settings.api_key else [],
         exception_handlers={Exception: on_exception},
         cors_config=_cors(settings),
-        on_startup=[backend.start],
-        on_shutdown=[backend.stop],
+        lifespan=[functools.partial(_running, backend)],
         openapi_config=None,
         logging_config=None,
         state=State({"services": services}),
     )
     app.asgi_handler = Connection(app.asgi_handler, services)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _running(backend: Backend, app: Litestar) -> AsyncIterator[None]:
+    """What has not started is not stopped: its error would hide the start's own."""
+    await backend.start()
+    try:
+        yield
+    finally:
+        await backend.stop()
 
 
 def make_services(settings: Settings, backend: Backend) -> Services:

@@ -318,6 +318,20 @@ async def test_a_worker_that_crashed_is_replaced_and_ends_nobody_else(tmp_path: 
     assert (tmp_path / "1").exists()
 
 
+class CannotStart(FakeBackend):
+    async def start(self) -> None:
+        raise OSError("no room for a socket")
+
+    async def stop(self) -> None:
+        raise AttributeError("there is nothing to stop")
+
+
+async def test_a_backend_that_cannot_start_says_why() -> None:
+    with pytest.raises(OSError, match="no room for a socket"):
+        async with create_app(Settings(), CannotStart()).lifespan():
+            pass
+
+
 def _running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
