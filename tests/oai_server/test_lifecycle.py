@@ -327,7 +327,7 @@ class CannotStart(FakeBackend):
 
 
 async def test_a_backend_that_cannot_start_says_why() -> None:
-    with pytest.raises(OSError, match="no room for a socket"):
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="no room for a socket"), allow_unwrapped=True):
         async with create_app(Settings(), CannotStart()).lifespan():
             pass
 
