@@ -27,7 +27,7 @@ $(VENV)/.dev: pyproject.toml
 serve: $(VENV)/.serve ## start the server on 127.0.0.1:8000 with the demo model; ARGS="--model DIR --port 8123"
 	$(BIN)/oai-server serve $(ARGS)
 
-test: $(VENV)/.dev ## the test suite: two cores, no GPU, no network; ARGS="-n 2 --dist loadfile" in two processes
+test: $(VENV)/.dev ## the test suite: no GPU, no network, in one process; ARGS="-n auto --dist worksteal": one for each core
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(VENV)/.dev ## soak, fault and simulation suites that take long
