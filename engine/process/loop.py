@@ -24,15 +24,12 @@ from engine.process.messages import (
     Submit,
     Welcome,
 )
-from engine.process.pace import StepPace
 from engine.process.recorder import StartRecorder
 from engine.request import EngineRequest, EngineStats, RequestFault, RequestOutput
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 0.4
-TAKE_INTERVAL_S = 0.001
-"""While the next step is not due, arrivals are prepared as they come."""
 INTERNAL_ERROR = "The engine had an error while processing this request."
 
 
@@ -57,13 +54,10 @@ class Core(Protocol):
 class EngineLoop:
     """One engine and its fronts. Owns which front a request belongs to."""
 
-    def __init__(
-        self, door: Door, core: Core, recorder: StartRecorder, pace: StepPace, info: EngineInfo, epoch: int
-    ) -> None:
+    def __init__(self, door: Door, core: Core, recorder: StartRecorder, info: EngineInfo, epoch: int) -> None:
         self._door = door
         self._core = core
         self._recorder = recorder
-        self._pace = pace
         self._info = info
         self._epoch = epoch
         self._owners: dict[str, bytes] = {}
@@ -86,12 +80,8 @@ class EngineLoop:
         wait_ms = 0
         if not self._core.has_work() and not self._preparing:
             wait_ms = int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
-        self._take(wait_ms)
-        while rest_s := self._pace.rest_s():
-            time.sleep(min(rest_s, TAKE_INTERVAL_S))  # polling the socket would overshoot by up to a millisecond
-            self._take(0)
-        self._pace.planning()
-        self._take(0)
+        for identity, message in self._door.receive(wait_ms):
+            self._handle(identity, message)
         if self._core.has_work():
             self._emit(self._core.step())
             self._preparing = True
@@ -102,13 +92,6 @@ class EngineLoop:
             self._heartbeat_due_s = 0.0
         self._busy = busy
         self._keep_alive()
-
-    def _take(self, wait_ms: int) -> bool:
-        """Handle what has arrived, or is the first to arrive within this time. Whether there was anything."""
-        messages = self._door.receive(wait_ms)
-        for identity, message in messages:
-            self._handle(identity, message)
-        return bool(messages)
 
     def _handle(self, identity: bytes, message: FrontMessage) -> None:
         match message:

@@ -11,7 +11,6 @@ import os
 
 from engine.errors import DeviceLostError
 from engine.process.messages import started_path
-from engine.process.pace import StepPace
 from engine.request import EngineRequest
 from engine.runner.batch import ModelRunner, PendingStep, StepBatch, StepResult
 
@@ -77,12 +76,11 @@ class StartRecorder:
 
 
 class RecordedRunner:
-    """Passes everything on to the real runner; notes starts and ends, tells a lost device from a failed step."""
+    """Passes everything on to the real runner; notes starts, and tells a lost device from a failed step."""
 
-    def __init__(self, runner: ModelRunner, recorder: StartRecorder, pace: StepPace) -> None:
+    def __init__(self, runner: ModelRunner, recorder: StartRecorder) -> None:
         self._runner = runner
         self._recorder = recorder
-        self._pace = pace
         self.pipelined = runner.pipelined
         self.block_size = runner.block_size
         self.num_blocks = runner.num_blocks
@@ -92,13 +90,11 @@ class RecordedRunner:
     def launch(self, batch: StepBatch) -> PendingStep:
         self._recorder.note(batch)
         try:
-            step = self._runner.launch(batch)
+            return _WatchedStep(self._runner.launch(batch))
         except Exception as error:
             if is_device_lost(error):
                 raise DeviceLostError(f"the device failed: {error}") from error
             raise
-        self._pace.launched(batch)
-        return _WatchedStep(step, self._pace)
 
     def requires_results(self, request: EngineRequest) -> bool:
         return self._runner.requires_results(request)
@@ -117,11 +113,10 @@ class RecordedRunner:
 
 
 class _WatchedStep:
-    __slots__ = ("_pace", "_step")
+    __slots__ = ("_step",)
 
-    def __init__(self, step: PendingStep, pace: StepPace) -> None:
+    def __init__(self, step: PendingStep) -> None:
         self._step = step
-        self._pace = pace
 
     def result(self) -> StepResult:
         try:
@@ -130,5 +125,3 @@ class _WatchedStep:
             if is_device_lost(error):
                 raise DeviceLostError(f"the device failed: {error}") from error
             raise
-        finally:
-            self._pace.collected()

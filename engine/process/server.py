@@ -31,7 +31,6 @@ from engine.process.messages import (
     socket_path,
     started_path,
 )
-from engine.process.pace import StepPace
 from engine.process.recorder import RecordedRunner, StartRecorder
 from engine.process.shared_state import state_path
 from engine.runner.batch import ModelRunner, Report
@@ -73,13 +72,13 @@ def serve(launch: Launch, runner_name: str) -> None:
     try:
         follow_parent(launch.parent_pid, stop, lambda: remove_traces(launch))
         with answering_while_loading(door, launch.epoch) as report:
-            recorder, pace = StartRecorder(launch.run_dir, launch.epoch), StepPace()
-            core, runner, info = load(launch, runner_name, recorder, pace, report)
+            recorder = StartRecorder(launch.run_dir, launch.epoch)
+            core, runner, info = load(launch, runner_name, recorder, report)
         # What the model has left on the heap will not go away: spare the collector from walking it in every pass.
         gc.collect()
         gc.freeze()
         logger.info("engine %d ready after %.1f s", launch.epoch, info.load_s)
-        EngineLoop(door, core, recorder, pace, info, launch.epoch).run(stop.is_set, stop_when_idle.is_set)
+        EngineLoop(door, core, recorder, info, launch.epoch).run(stop.is_set, stop_when_idle.is_set)
         runner.close()
     finally:
         door.close()
@@ -89,7 +88,7 @@ def serve(launch: Launch, runner_name: str) -> None:
 
 
 def load(
-    launch: Launch, runner_name: str, recorder: StartRecorder, pace: StepPace, report: Report
+    launch: Launch, runner_name: str, recorder: StartRecorder, report: Report
 ) -> tuple[Core, ModelRunner, EngineInfo]:
     """Builds runner and core. `runner_name` is `module:function`; tests name a runner without a model."""
     began_s = time.monotonic()
@@ -98,7 +97,7 @@ def load(
     module, _, function = runner_name.partition(":")
     build = getattr(importlib.import_module(module), function)
     real_runner, info = build(launch.config, report)
-    runner = RecordedRunner(real_runner, recorder, pace)
+    runner = RecordedRunner(real_runner, recorder)
     core = core_module.EngineCore(launch.config, runner)
     report("warm-up", 0.0, "")
     runner.warm_up()

@@ -30,7 +30,6 @@ from engine.process.messages import (
     socket_path,
     started_path,
 )
-from engine.process.pace import StepPace
 from engine.process.recorder import StartRecorder, is_device_lost
 from engine.request import EngineRequest, EngineStats, RequestOutput
 from engine.sampling_params import SamplingParams
@@ -119,8 +118,7 @@ class Engine:
     def __init__(self, door: Door, tmp_path: Path) -> None:
         self.core = Core()
         self.recorder = StartRecorder(str(tmp_path / "run"), 3)
-        self.pace = StepPace()
-        self.loop = EngineLoop(door, self.core, self.recorder, self.pace, INFO, 3)
+        self.loop = EngineLoop(door, self.core, self.recorder, INFO, 3)
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
