@@ -136,7 +136,7 @@ class StepBuffers:
         by `send_mixed`."""
         rows, tokens, staged = shape.decode + shape.chunks, shape.decode + shape.tokens, self._staging
         span, row_span = _aligned(tokens), _aligned(rows + 1)
-        starts, contexts, owners = (3 * span + part * row_span for part in range(3))
+        starts, contexts = 3 * span, 3 * span + row_span
         metadata = AttentionMetadata(
             query_start=staged[starts : starts + rows + 1],
             context_len=staged[contexts : contexts + rows],
@@ -149,7 +149,13 @@ class StepBuffers:
             block_size=self.block_size,
             shared_len=self._shared_len(shape.shared),
         )
-        return StepTensors(staged[:tokens], metadata, staged[owners : owners + rows])
+        return StepTensors(staged[:tokens], metadata, self.mixed_slots(shape))
+
+    def mixed_slots(self, shape: MixedShape) -> torch.Tensor:
+        """[rows] int32 of a step with chunks: whose next token each row gives; the dummy where of nobody's."""
+        rows = shape.decode + shape.chunks
+        first = 3 * _aligned(shape.decode + shape.tokens) + 2 * _aligned(rows + 1)
+        return self._staging[first : first + rows]
 
     def send_mixed(self, rows: tuple[ScheduledRow, ...], decode_rows: int, shape: MixedShape) -> None:
         """Send the chunks and where everything stands; rows and tokens that only pad belong to nobody."""

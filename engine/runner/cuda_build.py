@@ -145,7 +145,8 @@ def _count_blocks(config: EngineConfig, forward: CudaForward, layout: KvLayout, 
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     reserved = (1 - config.gpu_memory_utilization) * total
-    available = int(free - reserved - activations - GRAPH_MEMORY_BYTES)
+    sampling = limits.sampling_bytes(forward.config.vocab_size, forward.kv_cache.itemsize)
+    available = int(free - reserved - activations - sampling - GRAPH_MEMORY_BYTES)
     logger.info(
         "memory: %.1f GiB free of %.1f, %.2f GiB for activations, %.1f GiB for the KV cache",
         free / GIB,

@@ -9,7 +9,7 @@ from engine.kernels.sampling import BROKEN
 from engine.request import TokenLogprobs
 from engine.runner.batch import NOT_A_NUMBER, NOTHING_ALLOWED, UNKNOWN_ID, SampledToken, ScheduledRow, StepResult
 from engine.runner.cuda_buffers import new_event
-from engine.runner.cuda_special import SpecialSampler
+from engine.runner.cuda_special import SpecialResult
 
 _TOKENS: dict[int, SampledToken] = {}
 """One object for each token id met: results of plain rows are made of lookups."""
@@ -44,7 +44,7 @@ class LaunchedStep:
         rows: tuple[ScheduledRow, ...],
         ids: np.ndarray,
         event: torch.cuda.Event | None,
-        special: SpecialSampler | None,
+        special: SpecialResult | None,
         unknown: list[str],
         gap: tuple[int, int],
     ) -> None:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from engine.kernels.sampling import gumbel_sample
-from engine.kernels.step_state import StateLayout, prepare_rows
+from engine.kernels.step_state import StateLayout
 from engine.models.config import ModelConfig
 from engine.request import EngineRequest, Sequence
 from engine.runner.batch import PendingStep, ScheduledRow, StepBatch, StepSizes
-from engine.runner.cuda_buffers import MixedShape, StepBuffers, StepTensors
+from engine.runner.cuda_buffers import MixedShape, StepBuffers
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
 from engine.runner.cuda_results import LaunchedStep, ResultRing
-from engine.runner.cuda_special import SpecialSampler
+from engine.runner.cuda_special import SpecialResult, SpecialSampler
+from engine.runner.cuda_steps import CudaSteps, Rehearsal
 from engine.runner.shared_prefix import MIN_ROWS, SharedPrefix
+from engine.runner.special_plan import to_device
 from engine.sampling.deferred_compiler import DeferredCompiler
-from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -39,8 +38,6 @@ RIDGE_TOKENS = 192
 """Where computing a 16-bit product takes as long as reading its weights: 790 TFLOP/s over 4.28 TB/s on an H200."""
 LAUNCH_FLOP = 7e12
 """A step of so much takes twice as long as the host needs to launch it kernel by kernel: it needs no graph."""
-COMPILED_FIRST = (1, 8, 16, 2, 24, 40, 80, 112, 4, 48, 56)
-"""Decode rows from which on other kernels, or other compilations of them, are used; the slowest first."""
 COMPILERS = 12
 WARM_UP = EngineRequest("warm-up", (0,), sampling=SamplingParams(temperature=0.0))
 
@@ -55,6 +52,10 @@ class RunnerLimits:
     sampled_vocab: int
     """Ids from there on are never sampled."""
 
+    def sampling_bytes(self, vocab_size: int, itemsize: int) -> int:
+        """Of the sampler's buffers that are there from the start: logits of a step, and counts of tokens."""
+        return (self.max_num_seqs + CHUNK_ROWS) * vocab_size * itemsize + (self.max_num_seqs + 1) * vocab_size * 4
+
 
 def step_sizes(model: ModelConfig) -> StepSizes:
     """Busy is a step of BUSY_FLOP, rounded up to 64."""
@@ -63,14 +64,13 @@ def step_sizes(model: ModelConfig) -> StepSizes:
     return StepSizes(RIDGE_TOKENS, -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64)
 
 
-Rehearsal = Callable[[], object]
-"""Launches kernels once, for nobody's sake."""
 Later = tuple[StepGraphs[Any], Any]
 """Graphs, and a shape that they should be captured for when there is time."""
 
 
 class CudaRunner:
-    """Steps are one graph each, but for large prompt chunks and special rows, which run kernel by kernel."""
+    """Steps are one graph each, but for large prompt chunks, which run kernel by kernel, as does the sampling of
+    special rows and of steps with chunks."""
 
     pipelined = True
 
@@ -82,7 +82,6 @@ class CudaRunner:
         eager: bool = False,
     ) -> None:
         self._compiler = compiler
-        self._grammars = RowGrammars(compiler)
         cache = forward.kv_cache
         self._forward = forward
         self._limits = limits
@@ -96,8 +95,9 @@ class CudaRunner:
         most_tokens = max(limits.max_num_batched_tokens, limits.max_num_seqs + CHUNK_TOKENS[-1])
         vocab_size = forward.config.vocab_size
         self._buffers = StepBuffers(self._layout, most_tokens, self.block_size, vocab_size, self.device)
-        self._sampled = torch.zeros(rows, dtype=torch.int32, device=self.device)
-        self._nobody = torch.full((rows,), self._layout.slots, dtype=torch.int32, device=self.device)
+        limit = limits.sampled_vocab
+        self._steps = CudaSteps(forward, self._buffers, self._layout, limits.max_model_len, limit)
+        self._special = SpecialSampler(self._layout, limit, compiler, self.device)
         self._results = ResultRing(rows, self.device)
         self._eager = eager or self.device.type != "cuda"
         self._sizes = bucket_sizes(limits.max_num_seqs)
@@ -106,14 +106,16 @@ class CudaRunner:
         self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= longest]
         most = limits.max_num_seqs
         self._mixed_sizes = [0, *(size for size in (8, 32, 64, 128, 256, 512) if size < most), most]
-        self._sampling_graphs = StepGraphs(self._decode_and_sample, self._rehearse)
-        self._logits_graphs = StepGraphs(self._decode, self._decode)
-        self._mixed_graphs = StepGraphs(self._mixed_and_sample, self._rehearse_mixed)
-        self._shared_sampling_graphs = StepGraphs(
-            functools.partial(self._decode_and_sample, shared=True), functools.partial(self._rehearse, shared=True)
+        steps = self._steps
+        self._sampling_graphs = StepGraphs(steps.decode_and_sample, steps.rehearse)
+        self._logits_graphs = StepGraphs(steps.decode_logits, steps.decode_logits)
+        self._mixed_graphs = StepGraphs(steps.mixed_logits, steps.mixed_logits)
+        sample_shared, rehearse_shared, logits_shared = (
+            functools.partial(call, shared=True)
+            for call in (steps.decode_and_sample, steps.rehearse, steps.decode_logits)
         )
-        decode_shared = functools.partial(self._decode, shared=True)
-        self._shared_logits_graphs = StepGraphs(decode_shared, decode_shared)
+        self._shared_sampling_graphs = StepGraphs(sample_shared, rehearse_shared)
+        self._shared_logits_graphs = StepGraphs(logits_shared, logits_shared)
         reads_once = forward.attention.reads_shared_prefix and not any(forward.config.layer_windows)
         self._shared_prefix = SharedPrefix(self._buffers.mirror, self.block_size) if reads_once else None
         self._later: deque[Later] = deque()
@@ -150,10 +152,10 @@ class CudaRunner:
             self._replay_or_run(self._sampling_graphs, self._shared_sampling_graphs, bucket, shared)
             return self._collect(batch, rows, None)
         logits = self._replay_or_run(self._logits_graphs, self._shared_logits_graphs, bucket, shared)
-        tensors = self._decode_tensors(rows)
-        sampler = SpecialSampler(batch.rows, logits[:rows], self._limits.sampled_vocab, self._grammars)
-        sampler.sample(self.state, self._layout, tensors.slots, self._sampled[:rows])
-        return self._collect(batch, rows, sampler)
+        slots, sampled = self._steps.decode_tensors(rows).slots, self._steps.sampled[:rows]
+        same_rows = self._buffers.mirror.changes, rows
+        result = self._special.sample(batch.rows, logits[:rows], self.state, slots, sampled, same_rows)
+        return self._collect(batch, rows, result)
 
     def _replay_or_run(
         self, plain: StepGraphs[int], sharing: StepGraphs[int], size: int, shared: bool
@@ -169,13 +171,15 @@ class CudaRunner:
     def _capture_later(self, graphs: StepGraphs[Any], shape: Any) -> None:
         if not self._eager and (graphs, shape) not in self._missed:
             self._missed.add((graphs, shape))
-            self._later.append((graphs, shape))
+            self._later.appendleft((graphs, shape))  # before what is only planned
 
     def _mixed_shape(self, batch: StepBatch, special: bool, shared: bool) -> MixedShape | None:
         """The padded shape of a step that has a graph; large steps hide the host's launches without."""
         chunks = len(batch.rows) - batch.num_decode_rows
         tokens = batch.num_tokens - batch.num_decode_rows
-        if self._eager or special or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
+        if self._eager or chunks > CHUNK_ROWS or tokens > self._chunk_sizes[-1]:
+            return None
+        if special and any(row.sequence.request.sampling.prompt_logprobs is not None for row in batch.rows):
             return None
         decode = smallest(self._mixed_sizes, batch.num_decode_rows)
         shape = MixedShape(decode, CHUNK_ROWS, smallest(self._chunk_sizes, tokens), shared)
@@ -192,26 +196,37 @@ class CudaRunner:
         mirror.prefill_rows(batch.rows, decoding, shape.decode)
         mirror.pad_rows(decoding, shape.decode)
         self._buffers.send_mixed(batch.rows, decoding, shape)
+        gap = (decoding, shape.decode)
         if padded:
-            self._mixed_graphs.run(padded)
-            return self._collect(batch, shape.decode + shape.chunks, None, (decoding, shape.decode))
-        longest = max(row.count for row in batch.rows)
-        tensors = self._buffers.mixed_tensors(shape, longest, self.max_model_len)
-        hidden, logits = self._mixed(tensors)
-        sampled = self._sampled[:rows]
-        if special:
-            sampler = SpecialSampler(batch.rows, logits, self._limits.sampled_vocab, self._grammars)
-            sampler.read_prompt(hidden, self._forward.logits)
-            sampler.sample(self.state, self._layout, tensors.slots, sampled)
-            return self._collect(batch, rows, sampler)
-        gumbel_sample(logits, self.state, self._layout, tensors.slots, sampled, self._limits.sampled_vocab)
-        return self._collect(batch, rows, None)
+            hidden, logits = None, self._mixed_graphs.run(padded)
+            slots = self._buffers.mixed_slots(padded)
+        else:
+            longest = max(row.count for row in batch.rows)
+            tensors = self._buffers.mixed_tensors(shape, longest, self.max_model_len)
+            hidden, logits = self._steps.mixed(tensors)
+            slots = tensors.slots
+        if not special:
+            self._steps.sample(logits, slots)
+            return self._collect(batch, shape.decode + shape.chunks, None, gap)
+        logits, slots = self._of_rows(logits, rows, gap), self._of_rows(slots, rows, gap)
+        result = self._special.sample(batch.rows, logits, self.state, slots, self._steps.sampled[:rows])
+        if hidden is not None:
+            result.read_prompt(batch.rows, hidden, self._forward.logits)
+        return self._collect(batch, rows, result)
+
+    def _of_rows(self, padded: torch.Tensor, rows: int, gap: tuple[int, int]) -> torch.Tensor:
+        """[places, ...] -> [rows, ...]: without the places between the gap's ends, which belong to nobody."""
+        first, last = gap
+        if first == last:
+            return padded[:rows]
+        places = [*range(first), *range(last, last + rows - first)]
+        return padded.index_select(0, to_device(places, torch.int32, self.device))
 
     def _collect(
-        self, batch: StepBatch, rows: int, special: SpecialSampler | None, gap: tuple[int, int] = (0, 0)
+        self, batch: StepBatch, rows: int, special: SpecialResult | None, gap: tuple[int, int] = (0, 0)
     ) -> LaunchedStep:
         """Start copying the first `rows` ids to the host; those of the rows in `gap` belong to nobody."""
-        ids, event = self._results.copy(self._sampled[:rows])
+        ids, event = self._results.copy(self._steps.sampled[:rows])
         unknown, self._buffers.unknown_ids = self._buffers.unknown_ids, []
         return LaunchedStep(batch.rows, ids, event, special, unknown, gap)
 
@@ -219,75 +234,13 @@ class CudaRunner:
     def state(self) -> torch.Tensor:
         return self._buffers.state
 
-    def _decode_tensors(self, rows: int, shared: bool = False) -> StepTensors:
-        return self._buffers.decode_tensors(rows, self.max_model_len, shared)
-
-    def _prepare(self, tensors: StepTensors, rows: int, decode_rows: int) -> None:
-        metadata = tensors.metadata
-        prepare_rows(
-            self.state,
-            self._layout,
-            rows,
-            decode_rows,
-            self.block_size,
-            tensors.token_ids,
-            metadata.positions,
-            metadata.slot_mapping,
-            metadata.context_len,
-            metadata.block_table,
-        )
-
-    def _decode(self, rows: int, shared: bool = False) -> torch.Tensor:
-        """One decode step up to the logits [rows, vocab], inputs from the state."""
-        tensors = self._decode_tensors(rows, shared)
-        self._prepare(tensors, rows, rows)
-        residual = self._forward.embed(tensors.token_ids)
-        if rows == 1 and self._forward.fuses_one_row:
-            return self._forward.one_row_logits(residual, tensors.metadata)
-        return self._forward.logits(self._forward.hidden(residual, tensors.metadata))
-
-    def _decode_and_sample(self, rows: int, shared: bool = False) -> torch.Tensor:
-        logits = self._decode(rows, shared)
-        slots = self._decode_tensors(rows).slots
-        gumbel_sample(logits, self.state, self._layout, slots, self._sampled[:rows], self._limits.sampled_vocab)
-        return self._sampled
-
-    def _rehearse(self, rows: int, shared: bool = False) -> torch.Tensor:
-        """All kernels of `_decode_and_sample` once, but nobody's state moves on: sampled for the dummy slot."""
-        self._sample_for_nobody(self._decode(rows, shared))
-        return self._sampled
-
-    def _mixed(self, tensors: StepTensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """A step with chunks: (hidden states [tokens, hidden], logits of each row's last token [rows, vocab])."""
-        metadata = tensors.metadata
-        self._prepare(tensors, metadata.context_len.shape[0], metadata.num_decode_rows)
-        hidden = self._forward.hidden(self._forward.embed(tensors.token_ids), metadata)
-        last = metadata.query_start[1:] - 1
-        return hidden, self._forward.logits(hidden.index_select(0, last))
-
-    def _mixed_and_sample(self, shape: MixedShape) -> torch.Tensor:
-        tensors = self._buffers.mixed_tensors(shape, shape.tokens, self.max_model_len)
-        _, logits = self._mixed(tensors)
-        sampled = self._sampled[: len(logits)]
-        gumbel_sample(logits, self.state, self._layout, tensors.slots, sampled, self._limits.sampled_vocab)
-        return self._sampled
-
-    def _rehearse_mixed(self, shape: MixedShape) -> torch.Tensor:
-        _, logits = self._mixed(self._buffers.mixed_tensors(shape, shape.tokens, self.max_model_len))
-        self._sample_for_nobody(logits)
-        return self._sampled
-
-    def _sample_for_nobody(self, logits: torch.Tensor) -> None:
-        rows = len(logits)
-        nobody, sampled = self._nobody[:rows], self._sampled[:rows]
-        gumbel_sample(logits, self.state, self._layout, nobody, sampled, self._limits.sampled_vocab)
-
     def requires_results(self, request: EngineRequest) -> bool:
-        return request.needs_history
+        """Penalties count on the device."""
+        return request.grammar is not None or request.sampling.has_long_bad_words
 
     def forget(self, slot: int) -> None:
         self._buffers.mirror.forget(slot)
-        self._grammars.forget(slot)
+        self._special.forget(slot)
 
     def warm_up(self) -> None:
         """Compile kernels and capture steps. Every row is padding, so the dummy block alone is written."""
@@ -297,6 +250,7 @@ class CudaRunner:
             self._compile()
             for size in self._sizes:
                 self._sampling_graphs.capture(size)
+                self._logits_graphs.capture(size)
             for tokens in (CHUNK_TOKENS[0], 2048, 8192):
                 if tokens <= self._limits.max_num_batched_tokens:
                     self._pretend_chunk(tokens)
@@ -304,38 +258,21 @@ class CudaRunner:
             pass
         torch.cuda.synchronize()
         if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
-            self._later.extend((self._shared_sampling_graphs, size) for size in self._sizes if size >= MIN_ROWS)
+            sizes = [size for size in self._sizes if size >= MIN_ROWS]
+            self._later.extend((self._shared_sampling_graphs, size) for size in sizes)
+            self._later.extend((self._shared_logits_graphs, size) for size in sizes)
 
     def rehearsals(self) -> list[Rehearsal]:
-        """Calls that together launch every kernel of decode steps, those that take the compiler longest first. They
-        may run in several threads at once."""
-
-        def rehearse_shared(size: int) -> None:
-            with torch.inference_mode():
-                self._forward.rehearse_attention(self._decode_tensors(size, shared=True).metadata)
-
-        def rehearse(size: int) -> None:
-            with torch.inference_mode():
-                self._rehearse(size)
-
-        first = [self._sizes[-1], *(size for size in COMPILED_FIRST if size in self._sizes)]
-        order = [*first, *(size for size in self._sizes if size not in first)]
-        shared = [size for size in order if size >= MIN_ROWS] if self._shared_prefix else []
-        calls = [(rehearse_shared, size) for size in shared] + [(rehearse, size) for size in order]
-        return [functools.partial(call, size) for call, size in calls]
+        """Calls that together launch every kernel of decode steps and of sampling; they may run side by side."""
+        return self._steps.rehearsals(self._sizes, self._shared_prefix is not None, self._special)
 
     def mixed_rehearsals(self) -> list[Rehearsal]:
-        """Calls, one at a time, that launch our kernels for prompt chunks; none where decode launches them all."""
-
-        def rehearse(shape: MixedShape) -> None:
-            with torch.inference_mode():
-                self._rehearse_mixed(shape)
-
-        if self._forward.attention.name != "triton":
-            return []
+        """Calls, one at a time, that launch what is missing for prompt chunks."""
         ends = (self._chunk_sizes[0], self._chunk_sizes[-1])
-        shapes = [MixedShape(rows, CHUNK_ROWS, tokens) for rows in self._mixed_sizes[:3] for tokens in ends]
-        return [functools.partial(rehearse, shape) for shape in shapes]
+        sizes = self._mixed_sizes[:3]
+        return self._steps.mixed_rehearsals(
+            [MixedShape(rows, CHUNK_ROWS, tokens) for rows in sizes for tokens in ends]
+        )
 
     def _compile(self) -> None:
         """Run a step of each size in a thread of its own: compilers run side by side."""

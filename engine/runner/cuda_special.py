@@ -1,7 +1,7 @@
 """Rows that ask for more than temperature: filters, bias, penalties, masks, log-probabilities.
 
-The changes of logits and their order are the CPU sampler's own (`engine.sampling.processors`), run on the device;
-what goes back to the host is copied without waiting and read with the step's ids.
+The changes of logits and their order are the CPU sampler's own (`engine.sampling.processors`), made for many rows at
+once on the device; what goes back to the host is copied without waiting and read with the step's ids.
 """
 
 from __future__ import annotations
@@ -12,33 +12,20 @@ import torch
 
 from engine.errors import RequestError
 from engine.kernels.filters import filter_thresholds
+from engine.kernels.processors import apply_masks, count_sampled, penalise
 from engine.kernels.sampling import gumbel_sample
 from engine.kernels.step_state import StateLayout
-from engine.request import EngineRequest, TokenLogprobs
+from engine.request import Sequence, TokenLogprobs
 from engine.runner.batch import SampledToken, ScheduledRow
-from engine.sampling.filters import filtering
-from engine.sampling.processors import needs_processing, process
+from engine.runner.special_plan import Rows, SpecialPlan, to_device
+from engine.runner.token_counts import TokenCounts
+from engine.sampling.processors import restrict
 from engine.sampling.row import SamplingRow
-from engine.sampling.row_grammars import RowGrammars
+from engine.sampling.row_grammars import Compiler, RowGrammars
 from engine.sampling_params import SamplingParams
 
 PROMPT_LOGPROB_ROWS = 64
 """Positions whose logits exist at once while prompt logprobs are computed."""
-
-
-def is_special(request: EngineRequest) -> bool:
-    """Whether this request's rows cannot be sampled by temperature alone."""
-    params = request.sampling
-    return bool(
-        (filtering(params) and not params.greedy)
-        or params.logprobs is not None
-        or params.prompt_logprobs is not None
-        or params.logit_bias
-        or params.allowed_token_ids
-        or params.bad_words
-        or params.min_tokens
-        or request.needs_history
-    )
 
 
 class LogprobCopy:
@@ -70,85 +57,26 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
     return host.copy_(tensor, non_blocking=True)
 
 
-class SpecialSampler:
-    """Samples one step in which at least one row is special, and keeps what the result will need."""
+class SpecialResult:
+    """What one step with special rows sends back beside its ids."""
 
-    def __init__(
-        self, rows: tuple[ScheduledRow, ...], logits: torch.Tensor, vocab: int, grammars: RowGrammars
-    ) -> None:
-        """`logits` [rows, padded vocab] of each row's last token; ids from `vocab` on are not sampled."""
-        self._rows = rows
-        self._grammars = grammars
+    def __init__(self) -> None:
         self.failed: dict[str, str] = {}
         """By request id: grammars that cannot be followed."""
-        self._logits = logits
-        self._vocab = vocab
-        self._reported = [n for n, row in enumerate(rows) if row.samples and _params(row).logprobs is not None]
-        self._sampled_logprobs: LogprobCopy | None = None
+        self._reported: list[int] = []
+        self._sampled: LogprobCopy | None = None
         self._prompt: dict[str, list[LogprobCopy]] = {}
 
-    def sample(self, state: torch.Tensor, layout: StateLayout, slots: torch.Tensor, sampled: torch.Tensor) -> None:
-        """Write a token a row into `sampled` and into the state."""
-        raw = self._logits[self._reported] if self._reported else None
-        usable = self._processed()
-        gumbel_sample(usable, state, layout, slots, sampled, self._vocab, self._thresholds(usable))
-        if raw is not None:
-            tokens = sampled[self._reported].long()
-            top = [_params(self._rows[number]).logprobs or 0 for number in self._reported]
-            self._sampled_logprobs = LogprobCopy(raw, tokens, top)
+    def report(self, numbers: list[int], copy: LogprobCopy) -> None:
+        """Logprobs of what these rows sampled."""
+        self._reported, self._sampled = numbers, copy
 
-    def _processed(self) -> torch.Tensor:
-        """The logits with bias, masks and penalties applied; a float32 copy where any row has them."""
-        changed = [
-            (number, self._sampling_row(row))
-            for number, row in enumerate(self._rows)
-            if row.samples and (row.sequence.request.grammar or needs_processing(SamplingRow(_params(row), (), 0)))
-        ]
-        usable = self._logits[:, : self._vocab]
-        if not changed:
-            return usable
-        usable = usable.to(torch.float32, copy=True)
-        for number, row in changed:
-            process(usable[number], row)
-        return usable
-
-    def _sampling_row(self, row: ScheduledRow) -> SamplingRow:
-        """Its last token may be in flight: then only the number of tokens is known, and no more is asked of it."""
-        sequence, known = row.sequence, row.start + row.count
-        tokens = sequence.token_ids[:known] if sequence.request.needs_history else range(known)
-        mask = None
-        if sequence.request.grammar is not None:
-            try:
-                mask = self._on_device(self._grammars.mask(sequence))
-            except RequestError as error:
-                self.failed[sequence.request_id] = str(error)
-        return SamplingRow(_params(row), tokens, sequence.num_prompt, mask)
-
-    def _on_device(self, mask: torch.Tensor) -> torch.Tensor:
-        """Packed bits through page-locked memory: the host does not wait, and the device unpacks them."""
-        if self._logits.device.type == "cpu":
-            return mask
-        return mask.pin_memory().to(self._logits.device, non_blocking=True)
-
-    def _thresholds(self, usable: torch.Tensor) -> torch.Tensor | None:
-        found = [
-            (number, params)
-            for number, row in enumerate(self._rows)
-            if row.samples and not (params := _params(row)).greedy and filtering(params)
-        ]
-        if not found:
-            return None
-        device = usable.device
-        integers = torch.tensor([[n for n, _ in found], [max(p.top_k, 0) for _, p in found]], dtype=torch.int32)
-        floats = torch.tensor([[getattr(p, name) for _, p in found] for name in ("top_p", "min_p", "temperature")])
-        numbers, top_k = integers.to(device, non_blocking=True)
-        top_p, min_p, temperature = floats.to(device, non_blocking=True)
-        return filter_thresholds(usable, numbers, top_k, top_p, min_p, temperature)
-
-    def read_prompt(self, hidden: torch.Tensor, to_logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def read_prompt(
+        self, rows: Rows, hidden: torch.Tensor, to_logits: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
         """Queue the prompt logprobs of this step's chunks; `hidden` [tokens, hidden] of all rows in order."""
         first = 0
-        for row in self._rows:
+        for row in rows:
             sequence, top = row.sequence, _params(row).prompt_logprobs
             following = sequence.token_ids[row.start + 1 : min(row.start + row.count + 1, sequence.num_prompt)]
             if top is not None and following:
@@ -161,9 +89,9 @@ class SpecialSampler:
             first += row.count
 
     def with_logprobs(self, sampled: list[SampledToken | None]) -> list[SampledToken | None]:
-        if self._sampled_logprobs is None:
+        if self._sampled is None:
             return sampled
-        for number, entry in zip(self._reported, self._sampled_logprobs.read(), strict=True):
+        for number, entry in zip(self._reported, self._sampled.read(), strict=True):
             token = sampled[number]
             if token is not None:
                 sampled[number] = SampledToken(token.token_id, entry)
@@ -171,6 +99,111 @@ class SpecialSampler:
 
     def prompt_logprobs(self) -> dict[str, list[TokenLogprobs]]:
         return {name: [entry for copy in copies for entry in copy.read()] for name, copies in self._prompt.items()}
+
+
+class SpecialSampler:
+    """Samples steps in which at least one row is special. Owns what grammars and penalties know of each slot."""
+
+    def __init__(self, layout: StateLayout, vocab: int, compiler: Compiler, device: torch.device) -> None:
+        """Ids from `vocab` on are not sampled."""
+        self._layout = layout
+        self._vocab = vocab
+        self._grammars = RowGrammars(compiler)
+        self._counts = TokenCounts(layout.slots, vocab, device)
+        self._known: tuple[object, SpecialPlan] | None = None
+
+    def sample(
+        self,
+        rows: Rows,
+        logits: torch.Tensor,
+        state: torch.Tensor,
+        slots: torch.Tensor,
+        sampled: torch.Tensor,
+        same_rows: object = None,
+    ) -> SpecialResult:
+        """Write a token a row into `sampled` [rows] and into the state. `logits` [rows, padded vocab] are of each
+        row's last token, `slots` [rows] as in `gumbel_sample`. While `same_rows` is equal, and not None, so are the
+        rows.
+        """
+        plan, result = self._plan(rows, logits, same_rows), SpecialResult()
+        usable = self._changed(plan, rows, logits, result)
+        threshold = filter_thresholds(usable, *plan.filters) if plan.filters else None
+        gumbel_sample(usable, state, self._layout, slots, sampled, self._vocab, threshold)
+        if plan.penalties:
+            count_sampled(self._counts.counts, plan.penalties.slots, sampled)
+        if plan.reported:
+            top = [_params(rows[number]).logprobs or 0 for number in plan.reported]
+            tokens = sampled[plan.reported].long()
+            result.report(plan.reported, LogprobCopy(logits[plan.reported], tokens, top))
+        return result
+
+    def rehearse(self, state: torch.Tensor, width: int, dtype: torch.dtype) -> None:
+        """Launch every kernel once for the dummy slot, on logits [1, width] of the model's `dtype`."""
+        dummy, row = (to_device([n], torch.int32, state.device) for n in (self._layout.slots, 0))
+        sampled, words = torch.zeros_like(row), torch.zeros((1, -(-self._vocab // 32)), dtype=torch.int32)
+        one = torch.ones((1,), device=state.device)
+        logits = torch.zeros((1, width), dtype=dtype, device=state.device)
+        for usable in (logits[:, : self._vocab], logits.float()[:, : self._vocab]):
+            threshold = filter_thresholds(usable, row, dummy, one, one, one)
+            for limit in (threshold, None):
+                gumbel_sample(usable, state, self._layout, dummy, sampled, self._vocab, limit)
+        apply_masks(usable, row, words.to(state.device))
+        penalise(usable, self._counts.counts, dummy, one, one, one)
+        count_sampled(self._counts.counts, dummy, sampled)
+
+    def forget(self, slot: int) -> None:
+        """The slot's request has ended or lost its place."""
+        self._grammars.forget(slot)
+        self._counts.forget(slot)
+
+    def _plan(self, rows: Rows, logits: torch.Tensor, same_rows: object) -> SpecialPlan:
+        if self._known is not None and same_rows is not None and self._known[0] == same_rows:
+            return self._known[1]
+        plan = SpecialPlan(rows, self._layout.slots, logits.shape[1], self._vocab, logits.device)
+        self._known = (same_rows, plan)
+        return plan
+
+    def _changed(self, plan: SpecialPlan, rows: Rows, logits: torch.Tensor, result: SpecialResult) -> torch.Tensor:
+        """The logits [rows, vocab] with all that was asked for applied; a float32 copy if anything was."""
+        if not plan.changes_logits:
+            return logits[:, : self._vocab]
+        copy = logits.to(torch.float32, copy=True)
+        flat, usable = copy.view(-1), copy[:, : self._vocab]
+        if plan.bias:
+            flat.index_add_(0, *plan.bias)
+        for number in plan.restricted:
+            restrict(usable[number], _sampling_row(rows[number]))
+        if plan.grammars:
+            self._mask(plan.grammars, rows, usable, result)
+        if (ends := plan.not_yet(rows)) is not None:
+            flat.index_fill_(0, ends, float("-inf"))
+        if plan.penalties:
+            for number in plan.counted:
+                self._counts.meet(rows[number].sequence)
+            penalise(usable, self._counts.counts, *plan.penalties)
+        return usable
+
+    def _mask(self, numbers: list[int], rows: Rows, usable: torch.Tensor, result: SpecialResult) -> None:
+        """A grammar that cannot be followed ends its own request."""
+        followed: dict[int, torch.Tensor] = {}
+        for number in numbers:
+            sequence: Sequence = rows[number].sequence
+            try:
+                followed[number] = self._grammars.mask(sequence)
+            except RequestError as error:
+                result.failed[sequence.request_id] = str(error)
+        if followed:
+            masks = torch.stack(tuple(followed.values()))
+            if usable.device.type == "cuda":
+                masks = masks.pin_memory().to(usable.device, non_blocking=True)
+            apply_masks(usable, to_device(list(followed), torch.int32, usable.device), masks)
+
+
+def _sampling_row(row: ScheduledRow) -> SamplingRow:
+    """Its last token may be in flight: then only the number of tokens is known, and no more is asked of it."""
+    sequence, known = row.sequence, row.start + row.count
+    tokens = sequence.token_ids[:known] if len(sequence.token_ids) >= known else range(known)
+    return SamplingRow(_params(row), tokens, sequence.num_prompt)
 
 
 def _params(row: ScheduledRow) -> SamplingParams:

@@ -10,7 +10,7 @@ import torch
 from engine.kernels.step_state import StateLayout
 from engine.request import Sequence
 from engine.runner.batch import ScheduledRow
-from engine.runner.cuda_special import is_special
+from engine.runner.special_plan import is_special
 
 
 class SlotMirror:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-MODULES = ("elementwise", "paged_attention", "shared_prefix", "filters", "sampling", "products")
+MODULES = ("elementwise", "paged_attention", "shared_prefix", "filters", "processors", "sampling", "products")
 
 
 def combinations(test: Callable[..., None]) -> list[dict[str, Any]]:

@@ -92,7 +92,28 @@ def test_structured_output_equals_the_cpus(eager: bool) -> None:
         assert json.loads(TOKENIZER.decode(found[f"schema{number}"][0][:-1])).keys() == {"name", "n"}
         assert found[f"broken{number}"][0] == []
         assert found[f"broken{number}"][1] != ""
-    assert runner._grammars._places == {}
+    assert runner._special._grammars._places == {}
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_qwens_own_sampling_equals_the_cpus(eager: bool) -> None:
+    """Filters and penalties as in the checkpoints' generation_config.json; more requests than slots, so that slots
+    change hands and prompts are mixed with decode rows."""
+    qwen2 = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05}
+    qwen3 = {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
+    others = {"temperature": 1.0, "presence_penalty": 1.0, "frequency_penalty": 0.5, "min_tokens": 20}
+    plain = {"temperature": 0.8}
+    asked = [
+        request(f"{number}", f"Tell me about {number} things.", seed=number, **fields)
+        for number, fields in enumerate((qwen2, qwen3, others, plain) * 7)
+    ]
+    settings = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 16}
+    config = EngineConfig(str(MODEL), max_num_seqs=16, max_num_batched_tokens=256)
+    cpu = build_cpu_runner(MODEL, attention_backend="cpu", num_blocks=60, num_threads=4, **settings)
+    expected = run(EngineCore(config, cpu), *asked)
+    runner = cuda_runner(dtype="float32", enforce_eager=eager, attention_backend="triton")
+    runner.warm_up()
+    assert run(EngineCore(config, runner), *asked) == expected
 
 
 @pytest.mark.parametrize("eager", [True, False])

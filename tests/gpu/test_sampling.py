@@ -14,10 +14,9 @@ from engine.errors import RequestError
 from engine.kernels.step_state import StateLayout
 from engine.request import EngineRequest, GrammarSpec, Sequence
 from engine.runner.batch import ScheduledRow
-from engine.runner.cuda_special import SpecialSampler
+from engine.runner.cuda_special import SpecialResult, SpecialSampler
 from engine.runner.slot_mirror import SlotMirror
 from engine.sampling.row import SamplingRow
-from engine.sampling.row_grammars import RowGrammars
 from engine.sampling.sampler import Sampler
 from engine.sampling_params import SamplingParams
 
@@ -53,9 +52,17 @@ def rows_of(params: list[SamplingParams], grammar: GrammarSpec | None = None) ->
     return rows
 
 
-def on_device(
-    rows: list[ScheduledRow], logits: torch.Tensor, grammars: RowGrammars
-) -> tuple[list[int], SpecialSampler]:
+class Compiler:
+    """Stands for the compiler of all grammars: row n allows the tokens of `allowed[n]`, None breaks."""
+
+    def __init__(self, allowed: list[list[int] | None] | None = None) -> None:
+        self._allowed = iter(allowed or ())
+
+    def start(self, spec: GrammarSpec) -> Any:
+        return Mask(next(self._allowed))
+
+
+def on_device(rows: list[ScheduledRow], logits: torch.Tensor, compiler: Compiler) -> tuple[list[int], SpecialResult]:
     """Through the runner's own sampler, from a state that the runner's own mirror has filled."""
     layout = StateLayout(len(rows), len(rows), 4)
     mirror = SlotMirror(layout, CUDA)
@@ -63,9 +70,10 @@ def on_device(
     state, updates = mirror.state, torch.tensor(mirror.updates, dtype=torch.int32, device=CUDA).view(-1, 2)
     state[updates[:, 0].long()] = updates[:, 1]
     sampled = torch.zeros(len(rows), dtype=torch.int32, device=CUDA)
-    sampler = SpecialSampler(tuple(rows), logits.to(CUDA), VOCAB, grammars)
-    sampler.sample(state, layout, state[layout.row_slot : layout.row_slot + len(rows)], sampled)
-    return sampled.tolist(), sampler
+    sampler = SpecialSampler(layout, VOCAB, compiler, CUDA)
+    slots = state[layout.row_slot : layout.row_slot + len(rows)]
+    result = sampler.sample(tuple(rows), logits.to(CUDA), state, slots, sampled)
+    return sampled.tolist(), result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -76,32 +84,32 @@ def test_equal_logits_give_equal_tokens(seed: int, dtype: torch.dtype) -> None:
     logits = (torch.randn(len(PARAMS), PADDED, generator=generator) * (2 + seed)).to(dtype)
     logits[:, VOCAB:] = 1000.0  # padding of the matrix must never be sampled
     rows = rows_of(PARAMS)
-    tokens, sampler = on_device(rows, logits, cast(RowGrammars, None))
+    tokens, result = on_device(rows, logits, Compiler())
     cpu_rows = [SamplingRow(p, row.sequence.token_ids, 20) for p, row in zip(PARAMS, rows, strict=True)]
     expected = Sampler(VOCAB).sample(logits.float(), cpu_rows)
     assert expected.failed == {}
     assert tokens == [token.token_id for token in expected.tokens if token]
     torch.cuda.synchronize()
-    reported = sampler.with_logprobs(
-        [token and SimpleNamespace(token_id=token.token_id) for token in expected.tokens]
-    )  # type: ignore[misc]
+    reported = result.with_logprobs([token and SimpleNamespace(token_id=token.token_id) for token in expected.tokens])  # type: ignore[misc]
     ours, theirs = cast(Any, reported[-1]).logprobs, cast(Any, expected.tokens[-1]).logprobs
     assert (ours.rank, ours.top_logprobs) == (theirs.rank, pytest.approx(theirs.top_logprobs, abs=1e-3))
     assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
 
 
-class Masks:
-    """Stands for the grammars of all rows: row n allows the tokens of `allowed[n]`, None breaks."""
+class Mask:
+    """Stands for a matcher that allows these tokens; None: it breaks."""
 
-    def __init__(self, allowed: list[list[int] | None]) -> None:
+    def __init__(self, allowed: list[int] | None) -> None:
         self._allowed = allowed
 
-    def mask(self, sequence: Sequence) -> torch.Tensor:
-        allowed = self._allowed[int(sequence.request_id)]
-        if allowed is None:
+    def accept(self, token_id: int) -> None:
+        """Any."""
+
+    def mask(self) -> torch.Tensor:
+        if self._allowed is None:
             raise RequestError("the grammar allows nothing here")
         bits = torch.zeros(-(-VOCAB // 32) * 32, dtype=torch.bool)
-        bits[allowed] = True
+        bits[self._allowed] = True
         weights = torch.tensor([1 << bit for bit in range(31)] + [-(1 << 31)], dtype=torch.int64)
         return (bits.view(-1, 32) * weights).sum(1).to(torch.int32)
 
@@ -113,8 +121,8 @@ def test_grammar_masks_on_the_device() -> None:
     rows = rows_of(params, GrammarSpec("regex", "x"))
     logits = torch.randn(len(rows), PADDED, generator=torch.Generator().manual_seed(0)).bfloat16()
     for _ in range(20):  # masks follow one another through the same page-locked memory
-        tokens, sampler = on_device(rows, logits, cast(RowGrammars, Masks(allowed)))
-        assert list(sampler.failed) == ["3"]
+        tokens, result = on_device(rows, logits, Compiler(allowed))
+        assert list(result.failed) == ["3"]
         for number, (token, choices) in enumerate(zip(tokens, allowed, strict=True)):
             if choices is not None:
                 cpu = SamplingRow(params[number], rows[number].sequence.token_ids, 20, None)

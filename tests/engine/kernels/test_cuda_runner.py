@@ -92,13 +92,16 @@ def padded_runner(folder: Path, device: torch.device) -> CudaRunner:
     """Pads steps as for graphs."""
     runner = cuda_runner(folder, device)
     runner._eager = False
-    runner._sampling_graphs = Direct(runner._decode_and_sample)  # type: ignore[assignment]
-    runner._logits_graphs = Direct(runner._decode)  # type: ignore[assignment]
+    steps = runner._steps
+    runner._sampling_graphs = Direct(steps.decode_and_sample)  # type: ignore[assignment]
+    runner._logits_graphs = Direct(steps.decode_logits)  # type: ignore[assignment]
     runner._shared_sampling_graphs = Direct(  # type: ignore[assignment]
-        functools.partial(runner._decode_and_sample, shared=True)
+        functools.partial(steps.decode_and_sample, shared=True)
     )
-    runner._shared_logits_graphs = Direct(functools.partial(runner._decode, shared=True))  # type: ignore[assignment]
-    runner._mixed_graphs = Direct(runner._mixed_and_sample)  # type: ignore[assignment]
+    runner._shared_logits_graphs = Direct(  # type: ignore[assignment]
+        functools.partial(steps.decode_logits, shared=True)
+    )
+    runner._mixed_graphs = Direct(steps.mixed_logits)  # type: ignore[assignment]
     return runner
 
 
@@ -115,9 +118,9 @@ FEW = [
     request(0, 4, SamplingParams(temperature=0.0, max_tokens=6, logprobs=2, prompt_logprobs=1)),
     request(1, 3, SamplingParams(temperature=1.0, seed=2**63 + 1, top_p=0.9, max_tokens=3)),
 ]
-PLAIN_FEW = [
+PADDED_FEW = [
     request(0, 4, SamplingParams(temperature=0.0, max_tokens=6)),
-    request(1, 3, SamplingParams(temperature=1.0, seed=2**63 + 1, max_tokens=3)),
+    request(1, 3, SamplingParams(temperature=0.7, seed=2**63 + 1, max_tokens=3, top_k=20, repetition_penalty=1.3)),
 ]
 """The interpreter takes seconds a step."""
 
@@ -131,7 +134,7 @@ def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
     monkeypatch.setattr(runner_module, "CHUNK_ROWS", 2)
     monkeypatch.setattr(runner_module, "CHUNK_TOKENS", [6, 12, 48])
     build_checkpoint(variant, tmp_path)
-    requests = MANY if device.type == "cuda" else PLAIN_FEW if padded else FEW
+    requests = MANY if device.type == "cuda" else PADDED_FEW if padded else FEW
     cpu = generate(build_cpu_runner(tmp_path, num_blocks=60), tmp_path, requests)
     make = padded_runner if padded else cuda_runner
     gpu = generate(make(tmp_path, device), tmp_path, requests)

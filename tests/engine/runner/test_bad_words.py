@@ -14,7 +14,6 @@ from engine.runner.batch import ScheduledRow
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.processors import process
 from engine.sampling.row import SamplingRow
-from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
 from tests.support.stepping import build_cpu_runner
 from tests.support.tiny_checkpoints import build_checkpoint
@@ -80,16 +79,19 @@ def test_only_words_of_several_tokens_need_the_history() -> None:
 @pytest.mark.parametrize("words", [((9,),), ((5, 9), (4, 8)), ((4, 5, 9), (9, 9), (7,)), ((3, 4, 5, 9),)])
 def test_the_device_forbids_what_the_cpu_forbids(words: Words) -> None:
     special = pytest.importorskip("engine.runner.cuda_special")
+    plan = pytest.importorskip("engine.runner.special_plan")
+    layout = pytest.importorskip("engine.kernels.step_state").StateLayout(1, 1, 4)
     output = [4, 5]
     request = EngineRequest("a", (1, 2, 3), sampling=SamplingParams(temperature=0.0, bad_words=words))
-    assert special.is_special(request)
-    sequence = Sequence(request, [1, 2, 3, *output], 3, num_computed=5)
+    assert plan.is_special(request)
+    sequence = Sequence(request, [1, 2, 3, *output], 3, num_computed=5, slot=0)
     logits = torch.randn(1, 16, generator=torch.Generator().manual_seed(1))
     rows = (ScheduledRow(sequence, 4, 1, True),)
-    sampler = special.SpecialSampler(rows, logits.clone(), 12, RowGrammars(DeferredCompiler("none")))
+    sampler = special.SpecialSampler(layout, 12, DeferredCompiler("none"), logits.device)
     expected = logits[0, :12].clone()
     process(expected, SamplingRow(request.sampling, sequence.token_ids, 3))
-    assert torch.equal(sampler._processed()[0], expected)
+    found = sampler._changed(plan.SpecialPlan(rows, 1, 16, 12, logits.device), rows, logits, special.SpecialResult())
+    assert torch.equal(found[0], expected)
     assert torch.isinf(expected).nonzero().flatten().tolist() == sorted(
         {word[-1] for word in words if list(word[:-1]) == output[len(output) - len(word) + 1 :] and len(word) <= 3}
     )
