@@ -1,8 +1,10 @@
 """top_k, top_p and min_p as one threshold a row, without sorting: the same thresholds as `engine.sampling.filters`.
 
 Floats are mapped to unsigned words of the same order, and the largest word that still keeps enough tokens (top_k) or
-enough probability (top_p) is built bit by bit, most significant first: a pass over the row for each bit, from the L2
-cache. bfloat16 logits have 16 bits, so 16 passes do.
+enough probability (top_p) is built bit by bit, most significant first. Nearly always among few candidates: each lane
+of a block remembers the best token it meets; as many tokens as are wanted, one of each of the best lanes, have at
+least the logit of the worst of these, so what has less is out. Where too many are left, or too little probability,
+each bit costs a pass over the row instead.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import triton.language as tl
 from engine.kernels.common import next_power_of_two
 
 BLOCK = 8192
+CANDIDATES = 2048
+"""Tokens of one row that the search goes on with; for top_p alone, about a quarter of them."""
 
 
 @triton.jit
@@ -39,6 +43,76 @@ def _kept(row, vocab, limit, top, rate, MASS: tl.constexpr, BLOCK: tl.constexpr)
 
 
 @triton.jit
+def _best_of_lanes(row, vocab, BLOCK: tl.constexpr):
+    """The largest of the tokens that are BLOCK apart, for each of the first BLOCK."""
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    for start in range(0, vocab, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        x = tl.load(row + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
+        best = tl.maximum(best, x)
+    return best
+
+
+@triton.jit
+def _largest_with_count(words, wanted, BITS: tl.constexpr):
+    """The largest word that at least `wanted` of the words reach; 0 where they are fewer."""
+    limit = (wanted * 0).to(tl.uint32)
+    for step in range(BITS):
+        candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
+        if tl.sum((words >= candidate).to(tl.int32), 0) >= wanted:
+            limit = candidate
+    return limit
+
+
+@triton.jit
+def _largest_with_mass(words, weights, enough, BITS: tl.constexpr):
+    """The largest word such that the weights of those that reach it sum up to `enough`; 0 where they do not."""
+    limit = (enough * 0).to(tl.uint32)
+    for step in range(BITS):
+        candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
+        if tl.sum(tl.where(words >= candidate, weights, 0.0), 0) >= enough:
+            limit = candidate
+    return limit
+
+
+@triton.jit
+def _gather(row, least, vocab, top, rate, kept, CANDIDATES: tl.constexpr, BLOCK: tl.constexpr):
+    """Write the first CANDIDATES tokens that reach `least` to `kept`. How many do, and the mass of all tokens."""
+    found = (vocab * 0).to(tl.int32)
+    mass = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, vocab, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        x = tl.load(row + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
+        mass += tl.where(token < vocab, tl.exp((x - top) * rate), 0.0)
+        keep = ((_ordered(x) >= least) & (token < vocab)).to(tl.int32)
+        here = tl.sum(keep, 0)
+        if here > 0:
+            place = found + tl.cumsum(keep, 0) - 1
+            tl.store(kept + place, x, mask=(keep > 0) & (place < CANDIDATES))
+            found += here
+    return found, tl.sum(mass, 0)
+
+
+@triton.jit
+def _search_row(row, vocab, wanted, share, top, rate, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    """The limits of top_k and top_p by a pass over the row for each bit."""
+    limit = (wanted * 0).to(tl.uint32)
+    if (wanted > 0) & (wanted < vocab):
+        for step in range(BITS):
+            candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
+            if _kept(row, vocab, candidate, top, rate, False, BLOCK) >= wanted:
+                limit = candidate
+    nucleus = limit * 0
+    if share < 1.0:
+        enough = share * _kept(row, vocab, limit, top, rate, True, BLOCK)
+        for step in range(BITS):
+            candidate = nucleus | (tl.full([], 0x80000000, tl.uint32) >> step)
+            if _kept(row, vocab, candidate, top, rate, True, BLOCK) >= enough:
+                nucleus = candidate
+    return tl.maximum(limit, nucleus)
+
+
+@triton.jit
 def _thresholds(
     logits,
     numbers,
@@ -47,44 +121,49 @@ def _thresholds(
     min_p,
     temperature,
     threshold,
+    kept,
     vocab,
     stride,
     BITS: tl.constexpr,
     BLOCK: tl.constexpr,
+    CANDIDATES: tl.constexpr,
 ):
     index = tl.program_id(0)
     number = tl.load(numbers + index)
     row = logits + number.to(tl.int64) * stride
-    best = tl.full([BLOCK], float("-inf"), tl.float32)
-    for start in range(0, vocab, BLOCK):
-        token = start + tl.arange(0, BLOCK)
-        x = tl.load(row + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
-        best = tl.maximum(best, x)
+    best = _best_of_lanes(row, vocab, BLOCK)
     top = tl.max(best, 0)
     warmth = tl.load(temperature + index)
     rate = 1.0 / warmth
-    wanted = tl.load(top_k + index)
+    wanted, share = tl.load(top_k + index), tl.load(top_p + index)
+    limited = (wanted > 0) & (wanted < vocab)
     limit = (wanted * 0).to(tl.uint32)
-    if (wanted > 0) & (wanted < vocab):
-        for step in range(BITS):
-            candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
-            if _kept(row, vocab, candidate, top, rate, False, BLOCK) >= wanted:
-                limit = candidate
-    share = tl.load(top_p + index)
-    if share < 1.0:
-        enough = share * _kept(row, vocab, limit, top, rate, True, BLOCK)
-        nucleus = limit * 0
-        for step in range(BITS):
-            candidate = nucleus | (tl.full([], 0x80000000, tl.uint32) >> step)
-            if _kept(row, vocab, candidate, top, rate, True, BLOCK) >= enough:
-                nucleus = candidate
+    if limited | (share < 1.0):
+        aim = tl.where(limited, wanted, CANDIDATES // 4)
+        least = _largest_with_count(_ordered(best), aim, BITS)
+        mine = kept + index.to(tl.int64) * CANDIDATES
+        found, mass = _gather(row, least, vocab, top, rate, mine, CANDIDATES, BLOCK)
+        tl.debug_barrier()  # what some threads have stored, others load
+        place = tl.arange(0, CANDIDATES)
+        x = tl.load(mine + place, mask=place < found, other=float("-inf"), cache_modifier=".cg")
+        words = tl.where(place < found, _ordered(x), 0)
+        if limited:
+            limit = _largest_with_count(words, wanted, BITS)
+        weights = tl.where((place < found) & (words >= limit), tl.exp((x - top) * rate), 0.0)
+        among = tl.sum(weights, 0)
+        enough = share * tl.where(limited, among, mass)
+        if (found > CANDIDATES) | ((share < 1.0) & (among < enough)):
+            limit = _search_row(row, vocab, wanted, share, top, rate, BITS, BLOCK)
+        else:
+            if share < 1.0:
+                limit = tl.maximum(limit, _largest_with_mass(words, weights, enough, BITS))
         # The likeliest token is kept whatever rounding does to the sums.
-        limit = tl.minimum(tl.maximum(limit, nucleus), _ordered(top))
+        limit = tl.minimum(limit, _ordered(top))
     word = tl.where(limit >> 31 == 1, limit ^ 0x80000000, limit ^ 0xFFFFFFFF)
     cut = tl.where(limit == 0, float("-inf"), word.to(tl.float32, bitcast=True))
-    least = tl.load(min_p + index)
-    if least > 0.0:
-        cut = tl.maximum(cut, top + warmth * tl.log(least))
+    least_share = tl.load(min_p + index)
+    if least_share > 0.0:
+        cut = tl.maximum(cut, top + warmth * tl.log(least_share))
     tl.store(threshold + number, cut)
 
 
@@ -95,10 +174,12 @@ def filter_thresholds(
     top_p: torch.Tensor,  # [filtered] float32; 1 is off
     min_p: torch.Tensor,  # [filtered] float32; 0 is off
     temperature: torch.Tensor,  # [filtered] float32, above 0
+    candidates: int = CANDIDATES,
 ) -> torch.Tensor:  # [rows] float32
     """The smallest logit of each row that may be sampled; -inf for rows without filters."""
     rows, vocab = logits.shape
     threshold = torch.full((rows,), float("-inf"), dtype=torch.float32, device=logits.device)
+    kept = torch.empty((numbers.shape[0], candidates), dtype=torch.float32, device=logits.device)
     _thresholds[(numbers.shape[0],)](
         logits,
         numbers,
@@ -107,10 +188,12 @@ def filter_thresholds(
         min_p,
         temperature,
         threshold,
+        kept,
         vocab,
         logits.stride(0),
         BITS=16 if logits.dtype == torch.bfloat16 else 32,
         BLOCK=min(BLOCK, next_power_of_two(vocab)),
+        CANDIDATES=candidates,
         num_warps=16,
     )
     return threshold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.kernels.filters import filter_thresholds
+from engine.kernels.filters import CANDIDATES, filter_thresholds
 from engine.sampling.filters import find_candidates
 from engine.sampling_params import SamplingParams
 
@@ -17,12 +17,17 @@ CASES = [
     SamplingParams(temperature=1.0, min_p=0.1),
     SamplingParams(temperature=0.3, top_k=300, top_p=0.99, min_p=0.01),
     SamplingParams(temperature=1.0, top_p=1e-9),
+    SamplingParams(temperature=8.0, top_p=0.6),
+    SamplingParams(temperature=1.0, top_k=1400, top_p=0.5),
+    SamplingParams(temperature=0.5, top_k=1500, top_p=0.9),
 ]
 
 
+@pytest.mark.parametrize("candidates", [CANDIDATES, 256, 16])
 @pytest.mark.parametrize("rounded", [False, True])
-def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, device: torch.device) -> None:
-    """`rounded`: many equal logits, which stand or fall together."""
+def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, candidates: int, device: torch.device) -> None:
+    """`rounded`: many equal logits, which stand or fall together. The fewer candidates, the more rows are searched
+    whole."""
     logits = torch.randn(len(CASES) + 1, 1500, generator=torch.Generator().manual_seed(0)) * 3
     logits = (logits * 4).round() / 4 if rounded else logits
     logits = logits.to(device)
@@ -35,6 +40,7 @@ def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, device: torch
         torch.tensor(column["top_p"], device=device),
         torch.tensor(column["min_p"], device=device),
         torch.tensor(column["temperature"], device=device),
+        candidates,
     )
     assert float(thresholds[0]) == float("-inf"), "rows without filters keep everything"
     scaled = logits[1:] / torch.tensor(column["temperature"], device=device)[:, None]
