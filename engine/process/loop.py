@@ -30,6 +30,9 @@ from engine.request import EngineRequest, EngineStats, RequestFault, RequestOutp
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 0.4
+QUIET_S = 0.1
+"""Without a message, before an idle moment is used to prepare: one that only follows an answer ends with the client's
+next request, which would wait for that."""
 INTERNAL_ERROR = "The engine had an error while processing this request."
 
 
@@ -77,15 +80,16 @@ class EngineLoop:
 
     def turn(self) -> None:
         """Take what has arrived, or wait for it if there is nothing to do; step once."""
-        wait_ms = 0
-        if not self._core.has_work() and not self._preparing:
-            wait_ms = int(max(self._heartbeat_due_s - time.monotonic(), 0.001) * 1000)
-        for identity, message in self._door.receive(wait_ms):
+        wait_s = 0.0
+        if not self._core.has_work():
+            wait_s = QUIET_S if self._preparing else max(self._heartbeat_due_s - time.monotonic(), 0.001)
+        messages = self._door.receive(int(wait_s * 1000))
+        for identity, message in messages:
             self._handle(identity, message)
         if self._core.has_work():
             self._emit(self._core.step())
             self._preparing = True
-        elif self._preparing:
+        elif self._preparing and not messages:
             self._preparing = self._core.prepare_more()
         busy = self._core.has_work()
         if self._busy and not busy:  # that everything is free is news

@@ -17,13 +17,15 @@ import zmq
 from engine.errors import RequestError
 from engine.process.client import EngineClient, EngineListener
 from engine.process.door import Door, answering_while_loading
-from engine.process.loop import EngineLoop
+from engine.process.loop import QUIET_S, EngineLoop
 from engine.process.messages import (
     Cancel,
     EngineInfo,
+    FrontMessage,
     Heartbeat,
     Hello,
     Progress,
+    ResetPrefixCache,
     StepOutputs,
     Submit,
     Welcome,
@@ -211,6 +213,20 @@ def test_idle_turns_prepare_the_core_and_requests_come_first(front: Front, engin
     front.send(Cancel(("a",)))
     while engine.core.live or engine.core.preparations:
         engine.loop.turn()
+
+
+def test_only_quiet_moments_are_used_to_prepare(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's next request follows the answer to its last one, and would wait."""
+    heard: list[tuple[bytes, FrontMessage]] = [(b"a", ResetPrefixCache())]
+    receive = Mock(side_effect=lambda wait_ms: heard)
+    monkeypatch.setattr(engine.loop._door, "receive", receive)
+    engine.core.preparations = 2
+    engine.loop.turn()
+    assert engine.core.preparations == 2
+    heard = []
+    engine.loop.turn()
+    assert engine.core.preparations == 1
+    assert {call.args for call in receive.call_args_list} == {(int(QUIET_S * 1000),)}
 
 
 def test_a_refused_request_costs_only_itself_and_hides_internals(front: Front, engine: Engine) -> None:
