@@ -60,7 +60,7 @@ def body(target: Target, scenario: Scenario, chooser: random.Random, shared: ran
     fields: dict[str, object] = {
         "model": target.model,
         "max_tokens": scenario.output,
-        "temperature": scenario.temperature,
+        **scenario.sampling,
         "stream": True,
         "ignore_eos": True,
         "stream_options": {"include_usage": True},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 TUPLES = {"clients": int, "rates": float, "input": int}
+SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Scenario:
     """Shortest and longest prompt, the shared prefix not counted."""
     output: int = 256
     temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
     shared_prefix: int = 0
     """Tokens that all prompts of a round begin with; another round has another prefix."""
     endpoint: str = "completions"
@@ -48,6 +53,13 @@ class Scenario:
     def requests(self, clients: int, rate: float) -> int:
         """How many a round of one level sends."""
         return max(self.min_requests, round(self.per_client * clients if clients else rate * self.seconds))
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What requests say of it: the temperature, and whatever is not off."""
+        off = Scenario()
+        values = {name: getattr(self, name) for name in SAMPLING}
+        return {name: value for name, value in values.items() if name == "temperature" or value != getattr(off, name)}
 
     @property
     def context(self) -> float:

@@ -141,10 +141,11 @@ def table(scenario: Scenario, outcomes: dict[str, Outcome], args: argparse.Names
     from engine.models.config import load_model_config
 
     config = load_model_config(args.model)
+    sampling = " ".join(f"{name} {value:g}" for name, value in scenario.sampling.items())
     rows = [
         f"**{scenario.name}**: {scenario.input[0]}-{scenario.input[1]} tokens in"
         + (f" behind {scenario.shared_prefix} shared ones" if scenario.shared_prefix else "")
-        + f", {scenario.output} out, temperature {scenario.temperature:g}, rounds: {scenario.rounds}",
+        + f", {scenario.output} out, {sampling}, rounds: {scenario.rounds}",
         "",
         "| load | ours tok/s (range) | peer tok/s (range) | ratio | ours TTFT p50 / p99 ms | peer TTFT p50 / p99 | "
         "TPOT p50 ms, ours | peer | of the limit |",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import load
-from benchmarks.scenarios import Scenario, build, parse_scenario
+from benchmarks.scenarios import SAMPLING, Scenario, build, parse_scenario
 
 TARGET = load.Target("http://127.0.0.1:1", "m", vocab=1000, processes=2)
 
@@ -31,6 +31,14 @@ def test_scenarios_take_the_rest_from_the_default() -> None:
 def test_what_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"unknown|needed|invalid"):
         parse_scenario(text, Scenario(clients=(1,)))
+
+
+def test_requests_say_how_to_sample_where_a_scenario_does() -> None:
+    scenario = parse_scenario("own:clients=1,temperature=0.7,top_p=0.8,top_k=20", Scenario())
+    sent = json.loads(load.body(TARGET, scenario, random.Random(1), random.Random(1)))
+    asked = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
+    assert {name: value for name, value in sent.items() if name in SAMPLING} == asked == scenario.sampling
+    assert Scenario(clients=(1,)).sampling == {"temperature": 0.0}
 
 
 def test_prompts_share_the_prefix_and_nothing_else() -> None:
