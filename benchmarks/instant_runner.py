@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.models.config import load_model_config
 from engine.process.messages import EngineInfo
-from engine.request import EngineRequest
 from engine.runner.batch import Report, SampledToken, StepBatch, StepResult
 
 FIRST_ID, NUM_IDS = 300, 1000
@@ -17,6 +16,9 @@ FIRST_ID, NUM_IDS = 300, 1000
 @dataclass(frozen=True, slots=True)
 class DoneStep:
     outcome: StepResult
+
+    def finish_launch(self) -> None:
+        """Nothing is left to do."""
 
     def result(self) -> StepResult:
         return self.outcome
@@ -38,9 +40,6 @@ class InstantRunner:
         self._steps += 1
         token = SampledToken(FIRST_ID + self._steps % NUM_IDS)
         return DoneStep(StepResult(tuple([token if row.samples else None for row in batch.rows])))
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return request.needs_history
 
     def forget(self, slot: int) -> None:
         pass

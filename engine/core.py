@@ -10,7 +10,7 @@ from collections.abc import Callable
 from engine.config import CPU_BATCHED_TOKENS, CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import EngineDeadError, RequestError
 from engine.memory.sequence_memory import SequenceMemory
-from engine.request import EngineRequest, EngineStats, Phase, RequestOutput, Sequence
+from engine.request import EngineRequest, EngineStats, RequestOutput
 from engine.runner.batch import ModelRunner, PendingStep, StepBatch
 from engine.scheduling.intake import finished_before_start, make_sequence
 from engine.scheduling.policies import make_policy
@@ -52,8 +52,6 @@ class EngineCore:
         self._clock = clock
         self._pending: Launched | None = None
         self._early: list[RequestOutput] = []
-        self._needing: list[Sequence] = []
-        """Live sequences whose next step needs all their tokens on the host."""
         self._num_requests = 0
         self._num_aborted = 0
         self._num_steps = 0
@@ -68,8 +66,6 @@ class EngineCore:
         reason = finished_before_start(sequence)
         if reason is None:
             self.scheduler.add(sequence)
-            if self.runner.pipelined and self.runner.requires_results(request):
-                self._needing.append(sequence)
         else:
             stop_id = sequence.token_ids[-1] if reason == "stop" else None
             self._early.append(RequestOutput(request.request_id, (), reason, stop_id))
@@ -103,7 +99,7 @@ class EngineCore:
         that its device is gone.
         """
         outputs, self._early = self._early, []
-        if self._pending and self._must_collect_first():
+        if self._pending and self.scheduler.held_back:
             outputs += self._collect()
         batch = self.scheduler.schedule(results_outstanding=self._pending is not None)
         self._forget_released()
@@ -111,8 +107,8 @@ class EngineCore:
         if self._pending:
             outputs += self._collect()
         self._pending = launched
-        if launched and not self.runner.pipelined:
-            outputs += self._collect()
+        if launched:
+            outputs += self._finish_launch() if self.runner.pipelined else self._collect()
         if not self.scheduler.live and not self._pending and self.memory.pool.used:
             logger.error("idle, yet %d KV blocks are in use", self.memory.pool.used)
         self._sample_rate()
@@ -170,6 +166,22 @@ class EngineCore:
         self.scheduler.launched(batch)
         return batch, pending
 
+    def _finish_launch(self) -> list[RequestOutput]:
+        """The step before has been collected: whatever of the launched one had to wait for that follows."""
+        assert self._pending is not None
+        batch, pending = self._pending
+        try:
+            pending.finish_launch()
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.exception("sampling a step of %d rows failed", len(batch.rows))
+            self._pending = None
+            outputs = self.results.fail_batch(batch, STEP_FAILED)
+            self._forget_released()
+            return outputs
+        return []
+
     def _collect(self) -> list[RequestOutput]:
         assert self._pending is not None
         (batch, pending), self._pending = self._pending, None
@@ -186,12 +198,6 @@ class EngineCore:
             outputs = self.results.collect(batch, result)
         self._forget_released()
         return outputs
-
-    def _must_collect_first(self) -> bool:
-        """Whether the next step cannot be planned before the launched one is known."""
-        if self._needing:
-            self._needing = [s for s in self._needing if s.phase is not Phase.FINISHED]
-        return self.scheduler.held_back or any(s.num_in_flight for s in self._needing)
 
     def _forget_released(self) -> None:
         for slot in self.scheduler.take_released_slots():

@@ -42,8 +42,8 @@ class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def needs_history(self) -> bool:
-        """Whether sampling reads the tokens sampled before: penalties, grammars and words of several tokens do."""
-        return self.grammar is not None or self.sampling.needs_history
+        """Whether the host must know all tokens before the next one is sampled. For penalties the device does."""
+        return self.grammar is not None or self.sampling.has_long_bad_words
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -58,11 +58,6 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     @property
-    def needs_history(self) -> bool:
-        """Whether sampling reads the token ids so far."""
-        return self.penalised or self.has_long_bad_words
-
-    @property
     def has_long_bad_words(self) -> bool:
         """Whether any has more than one token."""
         return bool(self.bad_words) and max(map(len, self.bad_words)) > 1

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 
 from engine.errors import DeviceLostError
 from engine.process.messages import started_path
-from engine.request import EngineRequest
 from engine.runner.batch import ModelRunner, PendingStep, StepBatch, StepResult
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,17 @@ def is_device_lost(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return name == "AcceleratorError" or any(mark in text for mark in _DEVICE_LOST_MARKS)
+
+
+@contextlib.contextmanager
+def telling_lost_devices() -> Iterator[None]:
+    """A DeviceLostError for whatever says that the device is of no more use."""
+    try:
+        yield
+    except Exception as error:
+        if is_device_lost(error):
+            raise DeviceLostError(f"the device failed: {error}") from error
+        raise
 
 
 class StartRecorder:
@@ -89,15 +100,8 @@ class RecordedRunner:
 
     def launch(self, batch: StepBatch) -> PendingStep:
         self._recorder.note(batch)
-        try:
+        with telling_lost_devices():
             return _WatchedStep(self._runner.launch(batch))
-        except Exception as error:
-            if is_device_lost(error):
-                raise DeviceLostError(f"the device failed: {error}") from error
-            raise
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return self._runner.requires_results(request)
 
     def forget(self, slot: int) -> None:
         self._runner.forget(slot)
@@ -118,10 +122,10 @@ class _WatchedStep:
     def __init__(self, step: PendingStep) -> None:
         self._step = step
 
+    def finish_launch(self) -> None:
+        with telling_lost_devices():
+            self._step.finish_launch()
+
     def result(self) -> StepResult:
-        try:
+        with telling_lost_devices():
             return self._step.result()
-        except Exception as error:
-            if is_device_lost(error):
-                raise DeviceLostError(f"the device failed: {error}") from error
-            raise

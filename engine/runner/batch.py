@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from engine.request import EngineRequest, Sequence, TokenLogprobs
+from engine.request import Sequence, TokenLogprobs
 
 NOT_A_NUMBER = "the model's output for this request was not a number"
 NOTHING_ALLOWED = "no token is allowed at this position"
@@ -62,6 +62,12 @@ class StepResult:
 class PendingStep(Protocol):
     """A launched step. On CPU it is finished already; on CUDA `result` waits for the copy of the ids."""
 
+    def finish_launch(self) -> None:
+        """Queue the sampling that needs to know the tokens of the step before: called once, when the results of that
+        step are applied and before anything else is launched. Sequences may have ended by then. Only pipelined
+        runners are asked."""
+        ...
+
     def result(self) -> StepResult: ...
 
 
@@ -83,7 +89,7 @@ class ModelRunner(Protocol):
     """Runs steps on one device. Knows tensors, no policy."""
 
     pipelined: bool
-    """True: a step may be launched before the previous one's result was read (one-step-late results)."""
+    """True: a step is launched before the previous one's result is read (one-step-late results)."""
     block_size: int
     num_blocks: int
     """Usable blocks are 1 .. num_blocks - 1; block 0 is the dummy that padding writes to."""
@@ -96,13 +102,6 @@ class ModelRunner(Protocol):
 
         Steps take effect in the order of their launches, so blocks and slots may be given to other requests
         as soon as the step that used them last was launched.
-        """
-        ...
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        """Whether this request's rows need every earlier token on the host before they are launched again.
-
-        Asked only of pipelined runners; `request.needs_history` is a safe answer.
         """
         ...
 

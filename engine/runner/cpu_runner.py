@@ -12,7 +12,7 @@ from engine.models.rope import Rotary
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import UNKNOWN_ID, PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
 from engine.runner.step_inputs import StepInputs, build_inputs
-from engine.sampling.deferred_compiler import DeferredCompiler
+from engine.sampling.deferred_compiler import GRAMMAR_DELAY_S, DeferredCompiler
 from engine.sampling.logprobs import raw_logprobs
 from engine.sampling.row import SamplingRow
 from engine.sampling.row_grammars import RowGrammars
@@ -20,8 +20,6 @@ from engine.sampling.sampler import Sampler
 from engine.sampling_params import SamplingParams
 
 WARM_UP = SamplingParams(temperature=0.0)
-GRAMMAR_DELAY_S = 3.0
-"""After the start: the first requests come before grammars that nobody has asked for yet."""
 PROMPT_LOGPROB_ROWS = 32
 """Positions whose logits exist at once while prompt logprobs are computed: the vocabulary is wide."""
 
@@ -31,6 +29,9 @@ class FinishedStep:
     """A step that is done when `launch` returns."""
 
     outcome: StepResult
+
+    def finish_launch(self) -> None:
+        """Nothing is left to queue."""
 
     def result(self) -> StepResult:
         return self.outcome
@@ -122,9 +123,6 @@ class CpuRunner:
             logits = self._model.logits(hidden[first : first + len(tokens)])
             entries += raw_logprobs(logits, tokens, [top] * len(tokens))
         return entries
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return request.needs_history
 
     def forget(self, slot: int) -> None:
         self._grammars.forget(slot)

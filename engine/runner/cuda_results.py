@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -52,6 +54,9 @@ class LaunchedStep:
         self._rows, self._ids, self._event, self._special, self._unknown = rows, ids, event, special, unknown
         self._gap = gap
 
+    def finish_launch(self) -> None:
+        """Nothing is left to queue."""
+
     def result(self) -> StepResult:
         if self._event is not None:
             self._event.synchronize()
@@ -92,6 +97,25 @@ class LaunchedStep:
                 sampled[number] = None
                 prompt_logprobs.pop(name, None)
                 failed[name] = UNKNOWN_ID
+
+
+class WaitingStep:
+    """A step whose forward pass is queued, while its sampling waits for the tokens of the step before."""
+
+    __slots__ = ("_sample", "_step")
+
+    def __init__(self, sample: Callable[[], LaunchedStep]) -> None:
+        self._sample = sample
+        self._step: LaunchedStep | None = None
+
+    def finish_launch(self) -> None:
+        with torch.inference_mode():
+            self._step = self._sample()
+
+    def result(self) -> StepResult:
+        if self._step is None:
+            raise RuntimeError("a step's result is asked for before its launch was finished")
+        return self._step.result()
 
 
 def failure(token: int) -> str:

@@ -18,12 +18,12 @@ from engine.runner.batch import PendingStep, ScheduledRow, StepBatch, StepSizes
 from engine.runner.cuda_buffers import MixedShape, StepBuffers
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
-from engine.runner.cuda_results import LaunchedStep, ResultRing
+from engine.runner.cuda_results import LaunchedStep, ResultRing, WaitingStep
 from engine.runner.cuda_special import SpecialResult, SpecialSampler
 from engine.runner.cuda_steps import CudaSteps, Rehearsal
 from engine.runner.shared_prefix import MIN_ROWS, SharedPrefix
-from engine.runner.special_plan import to_device
-from engine.sampling.deferred_compiler import DeferredCompiler
+from engine.runner.special_plan import SpecialPlan, to_device
+from engine.sampling.deferred_compiler import GRAMMAR_DELAY_S, DeferredCompiler
 from engine.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class CudaRunner:
             self._buffers.mirror.share(tokens)
         return tokens > 0
 
-    def _launch_decode(self, batch: StepBatch, special: bool, shared: bool) -> LaunchedStep:
+    def _launch_decode(self, batch: StepBatch, special: bool, shared: bool) -> PendingStep:
         rows = len(batch.rows)
         bucket = rows if self._eager else smallest(self._sizes, rows)
         self._buffers.mirror.pad_rows(rows, bucket)
@@ -152,10 +152,8 @@ class CudaRunner:
             self._replay_or_run(self._sampling_graphs, self._shared_sampling_graphs, bucket, shared)
             return self._collect(batch, rows, None)
         logits = self._replay_or_run(self._logits_graphs, self._shared_logits_graphs, bucket, shared)
-        slots, sampled = self._steps.decode_tensors(rows).slots, self._steps.sampled[:rows]
-        same_rows = self._buffers.mirror.changes, rows
-        result = self._special.sample(batch.rows, logits[:rows], self.state, slots, sampled, same_rows)
-        return self._collect(batch, rows, result)
+        plan = self._special.plan(batch.rows, logits, same_rows=(self._buffers.mirror.changes, rows))
+        return self._sample_special(batch, plan, logits[:rows], self._steps.decode_tensors(rows).slots)
 
     def _replay_or_run(
         self, plain: StepGraphs[int], sharing: StepGraphs[int], size: int, shared: bool
@@ -188,7 +186,7 @@ class CudaRunner:
             shape = shape._replace(shared=False)
         return shape if self._mixed_graphs.ready(shape) else None
 
-    def _launch_mixed(self, batch: StepBatch, special: bool, shared: bool = False) -> LaunchedStep:
+    def _launch_mixed(self, batch: StepBatch, special: bool, shared: bool = False) -> PendingStep:
         rows, decoding = len(batch.rows), batch.num_decode_rows
         padded = self._mixed_shape(batch, special, shared)
         shape = padded or MixedShape(decoding, rows - decoding, batch.num_tokens - decoding, shared)
@@ -209,10 +207,29 @@ class CudaRunner:
             self._steps.sample(logits, slots)
             return self._collect(batch, shape.decode + shape.chunks, None, gap)
         logits, slots = self._of_rows(logits, rows, gap), self._of_rows(slots, rows, gap)
-        result = self._special.sample(batch.rows, logits, self.state, slots, self._steps.sampled[:rows])
-        if hidden is not None:
-            result.read_prompt(batch.rows, hidden, self._forward.logits)
-        return self._collect(batch, rows, result)
+        return self._sample_special(batch, self._special.plan(batch.rows, logits), logits, slots, hidden)
+
+    def _sample_special(
+        self,
+        batch: StepBatch,
+        plan: SpecialPlan,
+        logits: torch.Tensor,
+        slots: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+    ) -> PendingStep:
+        """Now, or as soon as the host knows what the step before has sampled: the device computes this one's logits
+        meanwhile. `hidden` [tokens, hidden]: of a step whose prompts' logprobs may be wanted."""
+        rows = batch.rows
+
+        def sample() -> LaunchedStep:
+            sampled = self._steps.sampled[: len(rows)]
+            result = self._special.sample(plan, rows, logits, self.state, slots, sampled)
+            if hidden is not None:
+                result.read_prompt(rows, hidden, self._forward.logits)
+            return self._collect(batch, len(rows), result)
+
+        waits = any(r.samples and r.sequence.num_in_flight and r.sequence.request.needs_history for r in rows)
+        return WaitingStep(sample) if waits else sample()
 
     def _of_rows(self, padded: torch.Tensor, rows: int, gap: tuple[int, int]) -> torch.Tensor:
         """[places, ...] -> [rows, ...]: without the places between the gap's ends, which belong to nobody."""
@@ -234,10 +251,6 @@ class CudaRunner:
     def state(self) -> torch.Tensor:
         return self._buffers.state
 
-    def requires_results(self, request: EngineRequest) -> bool:
-        """Penalties count on the device."""
-        return request.grammar is not None or request.sampling.has_long_bad_words
-
     def forget(self, slot: int) -> None:
         self._buffers.mirror.forget(slot)
         self._special.forget(slot)
@@ -257,6 +270,7 @@ class CudaRunner:
         while self.prepare_more():
             pass
         torch.cuda.synchronize()
+        self._compiler.warm_later(GRAMMAR_DELAY_S)
         if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
             sizes = [size for size in self._sizes if size >= MIN_ROWS]
             self._later.extend((self._shared_sampling_graphs, size) for size in sizes)

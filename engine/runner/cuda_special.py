@@ -114,18 +114,18 @@ class SpecialSampler:
 
     def sample(
         self,
+        plan: SpecialPlan,
         rows: Rows,
         logits: torch.Tensor,
         state: torch.Tensor,
         slots: torch.Tensor,
         sampled: torch.Tensor,
-        same_rows: object = None,
     ) -> SpecialResult:
         """Write a token a row into `sampled` [rows] and into the state. `logits` [rows, padded vocab] are of each
-        row's last token, `slots` [rows] as in `gumbel_sample`. While `same_rows` is equal, and not None, so are the
-        rows.
+        row's last token, `slots` [rows] as in `gumbel_sample`. Sequences that have ended since `plan` was made have
+        no slot any more: of them it matters little what is sampled.
         """
-        plan, result = self._plan(rows, logits, same_rows), SpecialResult()
+        result = SpecialResult()
         usable = self._changed(plan, rows, logits, result)
         threshold = filter_thresholds(usable, *plan.filters) if plan.filters else None
         gumbel_sample(usable, state, self._layout, slots, sampled, self._vocab, threshold)
@@ -156,7 +156,9 @@ class SpecialSampler:
         self._grammars.forget(slot)
         self._counts.forget(slot)
 
-    def _plan(self, rows: Rows, logits: torch.Tensor, same_rows: object) -> SpecialPlan:
+    def plan(self, rows: Rows, logits: torch.Tensor, same_rows: object = None) -> SpecialPlan:
+        """For a step of these rows, all of which have their slots. While `same_rows` is equal, and not None, so are
+        the rows."""
         if self._known is not None and same_rows is not None and self._known[0] == same_rows:
             return self._known[1]
         plan = SpecialPlan(rows, self._layout.slots, logits.shape[1], self._vocab, logits.device)
@@ -179,7 +181,8 @@ class SpecialSampler:
             flat.index_fill_(0, ends, float("-inf"))
         if plan.penalties:
             for number in plan.counted:
-                self._counts.meet(rows[number].sequence)
+                if rows[number].sequence.slot >= 0:
+                    self._counts.meet(rows[number].sequence)
             penalise(usable, self._counts.counts, *plan.penalties)
         return usable
 
@@ -188,6 +191,8 @@ class SpecialSampler:
         followed: dict[int, torch.Tensor] = {}
         for number in numbers:
             sequence: Sequence = rows[number].sequence
+            if sequence.slot < 0:
+                continue
             try:
                 followed[number] = self._grammars.mask(sequence)
             except RequestError as error:

@@ -26,7 +26,8 @@ def is_special(request: EngineRequest) -> bool:
         or params.allowed_token_ids
         or params.bad_words
         or params.min_tokens
-        or request.needs_history
+        or params.penalised
+        or request.grammar is not None
     )
 
 

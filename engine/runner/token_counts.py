@@ -24,7 +24,7 @@ class TokenCounts:
             self._owner[sequence.slot] = sequence
             row = self.counts[sequence.slot].zero_()
             ids = np.array(sequence.token_ids, dtype=np.int64)
-            row[self._known(ids[: sequence.num_prompt])] = IN_PROMPT
+            row.index_fill_(0, self._known(ids[: sequence.num_prompt]), IN_PROMPT)
             output = self._known(ids[sequence.num_prompt :])
             row.index_add_(0, output, torch.full_like(output, SAMPLED_ONCE, dtype=torch.int32))
 

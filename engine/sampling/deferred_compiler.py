@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+GRAMMAR_DELAY_S = 3.0
+"""After the start: the first requests come before grammars that nobody has asked for yet."""
+
 
 class DeferredCompiler:
     """A `GrammarCompiler` that costs nothing at start. Safe to use from several threads."""

@@ -72,7 +72,8 @@ def on_device(rows: list[ScheduledRow], logits: torch.Tensor, compiler: Compiler
     sampled = torch.zeros(len(rows), dtype=torch.int32, device=CUDA)
     sampler = SpecialSampler(layout, VOCAB, compiler, CUDA)
     slots = state[layout.row_slot : layout.row_slot + len(rows)]
-    result = sampler.sample(tuple(rows), logits.to(CUDA), state, slots, sampled)
+    logits = logits.to(CUDA)
+    result = sampler.sample(sampler.plan(tuple(rows), logits), tuple(rows), logits, state, slots, sampled)
     return sampled.tolist(), result
 
 

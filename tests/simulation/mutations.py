@@ -169,10 +169,13 @@ def failed_steps_are_forgotten(original: Any) -> Any:
 
 
 def history_is_not_waited_for(original: Any) -> Any:
-    def must_collect_first(self: EngineCore) -> bool:
-        return self.scheduler.held_back
+    def launch(self: EngineCore, batch: StepBatch, outputs: list[Any]) -> Any:
+        launched = original(self, batch, outputs)
+        if launched is not None and self.runner.pipelined:
+            launched[1].finish_launch()
+        return launched
 
-    return must_collect_first
+    return launch
 
 
 def reset_frees_blocks_in_use(original: Any) -> Any:
@@ -234,7 +237,7 @@ MUTATIONS: dict[str, tuple[type, str, Mutation]] = {
         (Scheduler, "_decode_rows", one_token_too_many),
         (ResultCollector, "collect", late_results_of_the_finished_are_emitted),
         (ResultCollector, "fail_batch", failed_steps_are_forgotten),
-        (EngineCore, "_must_collect_first", history_is_not_waited_for),
+        (EngineCore, "_launch", history_is_not_waited_for),
         (BlockPool, "forget_contents", reset_frees_blocks_in_use),
         (SequenceMemory, "is_computing", a_waiting_sibling_is_never_woken),
         (Scheduler, "schedule", the_budget_is_overrun),

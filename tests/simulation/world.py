@@ -152,9 +152,10 @@ class World:
             stop_token_ids=(2,) if rng.random() < 0.3 else (),
             min_tokens=rng.choice([0, 0, 0, 1, 3]),
             seed=rng.randrange(1000),
-            presence_penalty=0.5 if rng.random() < 0.08 else 0.0,
+            presence_penalty=0.5 if rng.random() < 0.04 else 0.0,
+            bad_words=((VOCAB, VOCAB),) if rng.random() < 0.08 else (),
             logprobs=0 if rng.random() < 0.2 else None,
-            prompt_logprobs=0 if rng.random() < 0.15 else None,
+            prompt_logprobs=0 if rng.random() < 0.3 else None,
         )
 
     def event_cancel(self) -> None:
@@ -184,6 +185,10 @@ class World:
     def event_result_fault(self) -> None:
         self.runner.fail_result = RuntimeError("injected: device-side assert")
 
+    def event_sampling_fault(self) -> None:
+        if self.runner.pipelined:  # others sample within the launch
+            self.runner.fail_sampling = RuntimeError("injected: out of memory")
+
     def event_row_fault(self) -> None:
         if self.live:
             request_id = self.random.choice(sorted(self.live))
@@ -204,7 +209,7 @@ class World:
 
     def step(self) -> None:
         self.now += self.random.random() * 0.02
-        if self.runner.fail_launch or self.runner.fail_result:
+        if self.runner.fail_launch or self.runner.fail_sampling or self.runner.fail_result:
             for request_id in self.live:
                 self.clients[request_id].may_fail = True
         outputs = self.core.step()
@@ -253,6 +258,7 @@ EVENT_RATES = {
     "relief": 0.06,
     "launch_fault": 0.005,
     "result_fault": 0.005,
+    "sampling_fault": 0.003,
     "row_fault": 0.01,
     "cache_reset": 0.01,
     "death": 0.01,

@@ -22,7 +22,7 @@ import msgspec
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.process.messages import EngineInfo
-from engine.request import EngineRequest, Sequence
+from engine.request import Sequence
 from engine.runner.batch import PendingStep, SampledToken, StepBatch, StepResult
 
 VOCAB_SIZE = 260
@@ -121,9 +121,6 @@ class FaultRunner:
                 raise RuntimeError("CUDA error: device-side assert triggered")
             case "NAN":
                 failed[sequence.request_id] = "The model gave no usable numbers for this request."
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return False
 
     def forget(self, slot: int) -> None:
         pass

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from engine.request import EngineRequest, Sequence, TokenLogprobs
+from engine.request import EngineRequest, Phase, Sequence, TokenLogprobs
 from engine.runner.batch import PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult, StepSizes
 
 VOCAB = 29
@@ -48,6 +48,20 @@ class ScriptedStep:
     runner: ScriptedRunner
     number: int
     outcome: StepResult | Exception
+    batch: StepBatch
+
+    def finish_launch(self) -> None:
+        """Sampling: by now the host must know the tokens of those who need them."""
+        require(self.runner.num_collected == self.number, "a step is sampled before the last one is known")
+        if self.runner.fail_sampling is not None:
+            error, self.runner.fail_sampling = self.runner.fail_sampling, None
+            self.runner.num_collected += 1
+            raise error
+        for row in self.batch.rows:
+            sequence = row.sequence
+            if row.samples and sequence.request.needs_history and sequence.phase is Phase.RUNNING:
+                known = len(sequence.token_ids) == row.start + row.count
+                require(known, "a row that needs its history is sampled without it")
 
     def result(self) -> StepResult:
         if self.number != self.runner.num_collected:
@@ -60,7 +74,7 @@ class ScriptedStep:
 
 @dataclass
 class ScriptedRunner:
-    """One device in memory. Faults: set `fail_launch`, `fail_result` or `fail_rows` before a step."""
+    """One device in memory. Faults: set `fail_launch`, `fail_sampling`, `fail_result`, `fail_rows` before a step."""
 
     num_blocks: int = 64
     block_size: int = 4
@@ -70,6 +84,7 @@ class ScriptedRunner:
     pipelined: bool = False
     step_sizes: StepSizes | None = None
     fail_launch: Exception | None = None
+    fail_sampling: Exception | None = None
     fail_result: Exception | None = None
     fail_rows: set[str] = field(default_factory=set)
     num_launched: int = 0
@@ -106,13 +121,10 @@ class ScriptedRunner:
         if self.fail_result is not None:
             outcome, self.fail_result = self.fail_result, None
         self.num_launched += 1
-        return ScriptedStep(self, self.num_launched - 1, outcome)
+        return ScriptedStep(self, self.num_launched - 1, outcome, batch)
 
     def prepare_more(self) -> bool:
         return False
-
-    def requires_results(self, request: EngineRequest) -> bool:
-        return request.needs_history
 
     def forget(self, slot: int) -> None:
         self.slot_owner.pop(slot, None)
@@ -150,8 +162,6 @@ class ScriptedRunner:
         require(len(table) * self.block_size >= end, "the block table does not cover the row")
         require(len(set(table)) == len(table), "a block stands twice in one table")
         require(min(table) > 0 and max(table) < self.num_blocks, "the dummy or an unknown block is in a table")
-        needy = sequence.request.needs_history and sequence.num_in_flight
-        require(not needy, "a row that needs its history was scheduled without it")
 
     def _write(self, row: ScheduledRow) -> None:
         sequence = row.sequence

@@ -73,7 +73,9 @@ class Device:
         slots = self.mirror.state[self.layout.row_slot : self.layout.row_slot + len(rows)]
         key = (self.mirror.changes, len(rows)) if keep_plan else None
         sampled = self.sampled[: len(rows)]
-        result = self.sampler.sample(rows, logits.to(self.device), self.mirror.state, slots, sampled, key)
+        logits = logits.to(self.device)
+        plan = self.sampler.plan(rows, logits, key)
+        result = self.sampler.sample(plan, rows, logits, self.mirror.state, slots, sampled)
         assert result.failed == {}
         return sampled.tolist()
 
