@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.models.config import load_model_config
 from engine.process.messages import EngineInfo
+from engine.request import EngineRequest
 from engine.runner.batch import Report, SampledToken, StepBatch, StepResult
 
 FIRST_ID, NUM_IDS = 300, 1000
@@ -43,6 +44,9 @@ class InstantRunner:
 
     def forget(self, slot: int) -> None:
         pass
+
+    def prepare(self, request: EngineRequest) -> None:
+        """Nothing has to be prepared."""
 
     def prepare_more(self) -> bool:
         return False

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from engine.config import CPU_BATCHED_TOKENS, CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import EngineDeadError, RequestError
@@ -113,6 +114,10 @@ class EngineCore:
             logger.error("idle, yet %d KV blocks are in use", self.memory.pool.used)
         self._sample_rate()
         return outputs
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None:
+        """Begin what the request's first step would have to wait for; None: it may be added at once."""
+        return self.runner.prepare(request)
 
     def prepare_more(self) -> bool:
         """Let an idle runner prepare for later steps; False when it has nothing to prepare."""

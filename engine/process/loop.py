@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol
 
 from engine.errors import EngineDeadError, RequestError
@@ -24,12 +25,15 @@ from engine.process.messages import (
     Submit,
     Welcome,
 )
+from engine.process.preparation import Preparations
 from engine.process.recorder import StartRecorder
 from engine.request import EngineRequest, EngineStats, RequestFault, RequestOutput
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 0.4
+HELD_S = 0.002
+"""Between looks at grammars that are being compiled, when there is nothing else to do."""
 QUIET_S = 0.1
 """Without a message, before an idle moment is used to prepare: one that only follows an answer ends with the client's
 next request, which would wait for that."""
@@ -46,6 +50,8 @@ class Core(Protocol):
     def step(self) -> list[RequestOutput]: ...
 
     def has_work(self) -> bool: ...
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None: ...
 
     def prepare_more(self) -> bool: ...
 
@@ -64,6 +70,7 @@ class EngineLoop:
         self._info = info
         self._epoch = epoch
         self._owners: dict[str, bytes] = {}
+        self._held = Preparations(core.prepare)
         self._heartbeat_due_s = 0.0
         self._preparing = True
         """Whether idle moments may still be of use to the core."""
@@ -74,7 +81,7 @@ class EngineLoop:
         for identity in list(self._door.fronts):
             self._door.send(identity, Welcome(self._epoch, self._info))
         while not should_stop():
-            if not self._core.has_work() and should_stop_when_idle():
+            if not self._core.has_work() and not self._held and should_stop_when_idle():
                 return
             self.turn()
 
@@ -83,13 +90,16 @@ class EngineLoop:
         wait_s = 0.0
         if not self._core.has_work():
             wait_s = QUIET_S if self._preparing else max(self._heartbeat_due_s - time.monotonic(), 0.001)
+            wait_s = min(wait_s, HELD_S) if self._held else wait_s
         messages = self._door.receive(int(wait_s * 1000))
         for identity, message in messages:
             self._handle(identity, message)
+        for identity, request, failure in self._held.take_ready():
+            self._add(identity, request, failure)
         if self._core.has_work():
             self._emit(self._core.step())
             self._preparing = True
-        elif self._preparing and not messages:
+        elif self._preparing and not messages and not self._held:
             self._preparing = self._core.prepare_more()
         busy = self._core.has_work()
         if self._busy and not busy:  # that everything is free is news
@@ -101,7 +111,7 @@ class EngineLoop:
         match message:
             case Submit():
                 for request in message.requests:
-                    self._add(identity, request)
+                    self._meet(identity, request)
             case Cancel():
                 lengths = message.lengths or (None,) * len(message.request_ids)
                 for request_id, length in zip(message.request_ids, lengths, strict=False):
@@ -112,11 +122,21 @@ class EngineLoop:
             case ResetPrefixCache():
                 self._core.reset_prefix_cache()
 
-    def _add(self, identity: bytes, request: EngineRequest) -> None:
-        """A request that the core refuses costs that request only. One that is there already stays as it is."""
+    def _meet(self, identity: bytes, request: EngineRequest) -> None:
+        """One that is there already stays as it is."""
         if request.request_id in self._owners:
             return
+        if self._held.hold(identity, request):
+            self._owners[request.request_id] = identity
+            self._recorder.suspect(request.request_id)
+        else:
+            self._add(identity, request)
+
+    def _add(self, identity: bytes, request: EngineRequest, failure: BaseException | None = None) -> None:
+        """A request that cannot be prepared, or that the core refuses, costs that request only."""
         try:
+            if failure is not None:
+                raise failure
             self._core.add_request(request)
         except EngineDeadError:
             raise
@@ -126,6 +146,7 @@ class EngineLoop:
             else:
                 logger.exception("request %s could not be added", request.request_id)
                 text, fault = INTERNAL_ERROR, None
+            self._owners.pop(request.request_id, None)
             refusal = RequestOutput(request.request_id, (), "error", error=text, fault=fault)
             self._door.send(identity, StepOutputs(self._epoch, (refusal,)))
         else:
@@ -134,6 +155,7 @@ class EngineLoop:
     def _cancel(self, request_id: str, identity: bytes, length: int | None = None) -> None:
         if self._owners.get(request_id) == identity:
             del self._owners[request_id]
+            self._held.forget(request_id)
             self._recorder.discard(request_id)
             self._core.cancel(request_id, length)
 

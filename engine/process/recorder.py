@@ -9,9 +9,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 from engine.errors import DeviceLostError
 from engine.process.messages import started_path
+from engine.request import EngineRequest
 from engine.runner.batch import ModelRunner, PendingStep, StepBatch, StepResult
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,10 @@ class StartRecorder:
             self._fresh += fresh
             self._write(fresh)
 
+    def suspect(self, request_id: str) -> None:
+        """It may bring the process down before its first step."""
+        self._write([request_id])
+
     def take_fresh(self) -> tuple[str, ...]:
         """Requests that have started since the last call."""
         fresh, self._fresh = tuple(self._fresh), []
@@ -105,6 +111,9 @@ class RecordedRunner:
 
     def forget(self, slot: int) -> None:
         self._runner.forget(slot)
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None:
+        return self._runner.prepare(request)
 
     def prepare_more(self) -> bool:
         return self._runner.prepare_more()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
-from engine.request import Sequence, TokenLogprobs
+from engine.request import EngineRequest, Sequence, TokenLogprobs
 
 NOT_A_NUMBER = "the model's output for this request was not a number"
 NOTHING_ALLOWED = "no token is allowed at this position"
@@ -111,6 +112,11 @@ class ModelRunner(Protocol):
         A launched step may still hold a row of that request; nobody looks at that row's result. A preempted
         request comes back in another slot with its output so far in `sequence.token_ids`.
         """
+        ...
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None:
+        """Begin, in a thread, what its first step would have to wait for; None: there is nothing. A future that fails
+        says no more than that the step will, too."""
         ...
 
     def prepare_more(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -126,6 +127,10 @@ class CpuRunner:
 
     def forget(self, slot: int) -> None:
         self._grammars.forget(slot)
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None:
+        """Compile its grammar, if it has one that is not known yet."""
+        return self._compiler.begin(request.grammar) if request.grammar else None
 
     def prepare_more(self) -> bool:
         """Nothing is left to prepare after `warm_up`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -297,6 +297,10 @@ class CudaRunner:
 
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
             list(pool.map(on_device, self.rehearsals()))
+
+    def prepare(self, request: EngineRequest) -> Future[None] | None:
+        """Compile its grammar, if it has one that is not known yet."""
+        return self._compiler.begin(request.grammar) if request.grammar else None
 
     def prepare_more(self) -> bool:
         """Capture one graph that is planned, or that service has missed."""

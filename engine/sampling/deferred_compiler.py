@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 GRAMMAR_DELAY_S = 3.0
 """After the start: the first requests come before grammars that nobody has asked for yet."""
+COMPILERS = 2
+"""Grammars that are compiled at once: one that takes long does not hold up the others."""
 
 
 class DeferredCompiler:
@@ -29,6 +32,9 @@ class DeferredCompiler:
         self._lock = threading.Lock()
         self._compiler: GrammarCompiler | None = None
         self._timer: threading.Timer | None = None
+        self._under_way: dict[tuple[str, str], Future[None]] = {}
+        """By kind and text."""
+        self._threads = ThreadPoolExecutor(COMPILERS, "grammars")  # which begins no thread before it is needed
 
     def warm_later(self, delay_s: float) -> None:
         """Build it from a thread after `delay_s`, so that no request has to wait for it."""
@@ -40,6 +46,18 @@ class DeferredCompiler:
         """Whatever has not begun will not."""
         if self._timer is not None:
             self._timer.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def begin(self, spec: GrammarSpec) -> Future[None] | None:
+        """Compile it in a thread, so that `start` takes no time; None: it is known. The future fails as `start` does.
+        Called by one thread alone."""
+        if self._compiler is not None and self._compiler.knows(spec):
+            return None
+        key = spec.kind, spec.text
+        self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
+        if key not in self._under_way:
+            self._under_way[key] = self._threads.submit(lambda: self._get().learn(spec))
+        return self._under_way[key]
 
     def start(self, spec: GrammarSpec) -> GrammarState:
         """Raises RequestError when the grammar is none, or the folder has no tokenizer."""

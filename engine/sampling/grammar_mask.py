@@ -43,6 +43,7 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_token_ids)
         self._lock = threading.Lock()
+        self._trie_lock = threading.Lock()
         self._trie: llguidance.LLTokenizer | None = None
         self._fresh: OrderedDict[tuple[str, str], tuple[llguidance.LLMatcher, _Cost]] = OrderedDict()
         """Matchers that stand before the first token, by kind and text; the latest last."""
@@ -50,26 +51,42 @@ class GrammarCompiler:
 
     def warm(self) -> llguidance.LLTokenizer:
         """Build the trie now; from a thread, it leaves the interpreter free for most of the time."""
-        with self._lock:
+        with self._trie_lock:
             if self._trie is None:
                 self._trie = _build_trie(self._tokenizer, self._end_ids)
             return self._trie
 
     def start(self, spec: GrammarSpec) -> GrammarState:
         """The state before a sequence's first token. Raises RequestError when the grammar is none."""
-        trie = self.warm()
+        matcher, cost = self._matcher(spec)
+        return GrammarState(_guarded(matcher.deep_copy), cost)
+
+    def knows(self, spec: GrammarSpec) -> bool:
+        """Whether `start` takes no time."""
+        with self._lock:
+            return (spec.kind, spec.text) in self._fresh
+
+    def learn(self, spec: GrammarSpec) -> None:
+        """Compile it. Meant for a thread: the interpreter is free meanwhile, and so are other grammars."""
+        self._matcher(spec)
+
+    def _matcher(self, spec: GrammarSpec) -> tuple[llguidance.LLMatcher, _Cost]:
+        """As it stands before the first token."""
         key = (spec.kind, spec.text)
         with self._lock:
-            fresh = self._fresh.get(key)
-            if fresh is None:
-                fresh = self._fresh[key] = _guarded(lambda: _matcher(trie, spec)), _Cost()
+            if key in self._fresh:
+                self._fresh.move_to_end(key)
+                return self._fresh[key]
+        trie = self.warm()
+        made = _guarded(lambda: _matcher(trie, spec)), _Cost()
+        with self._lock:
+            if key not in self._fresh:
+                self._fresh[key] = made
                 self._kept_chars += len(spec.text)
-            self._fresh.move_to_end(key)
             while len(self._fresh) > 1 and (len(self._fresh) > MAX_KEPT or self._kept_chars > MAX_KEPT_CHARS):
                 (_, oldest), _ = self._fresh.popitem(last=False)
                 self._kept_chars -= len(oldest)
-            matcher, cost = fresh
-            return GrammarState(_guarded(matcher.deep_copy), cost)
+            return self._fresh.get(key, made)
 
 
 class _Cost:

@@ -22,7 +22,7 @@ import msgspec
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.process.messages import EngineInfo
-from engine.request import Sequence
+from engine.request import EngineRequest, Sequence
 from engine.runner.batch import PendingStep, SampledToken, StepBatch, StepResult
 
 VOCAB_SIZE = 260
@@ -78,6 +78,9 @@ class FaultRunner:
         self.block_size = script.block_size
         self.num_blocks = script.num_blocks
         self.max_model_len = script.max_model_len
+
+    def prepare(self, request: EngineRequest) -> None:
+        """Nothing has to be prepared."""
 
     def prepare_more(self) -> bool:
         return False

@@ -123,6 +123,9 @@ class ScriptedRunner:
         self.num_launched += 1
         return ScriptedStep(self, self.num_launched - 1, outcome, batch)
 
+    def prepare(self, request: EngineRequest) -> None:
+        """Nothing has to be prepared."""
+
     def prepare_more(self) -> bool:
         return False
 

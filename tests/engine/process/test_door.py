@@ -6,26 +6,19 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 import msgspec
 import pytest
-import zmq
 
-from engine.errors import RequestError
 from engine.process.client import EngineClient, EngineListener
 from engine.process.door import Door, answering_while_loading
-from engine.process.loop import QUIET_S, EngineLoop
 from engine.process.messages import (
     Cancel,
-    EngineInfo,
-    FrontMessage,
     Heartbeat,
     Hello,
     Progress,
-    ResetPrefixCache,
     StepOutputs,
     Submit,
     Welcome,
@@ -35,114 +28,8 @@ from engine.process.messages import (
 from engine.process.recorder import StartRecorder, is_device_lost
 from engine.request import EngineRequest, EngineStats, RequestOutput
 from engine.sampling_params import SamplingParams
+from tests.support.loop_by_hand import INFO, Engine, Front, read_until, request
 from tests.support.patience import wait_for
-
-INFO = EngineInfo("a", 9, 9, 9, 9, 9, 9, 0, 0, "cpu", "x", "x", "x", "x", 0.0, 0)
-
-
-def request(name: str) -> EngineRequest:
-    return EngineRequest(name, (1, 2), SamplingParams())
-
-
-@pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
-    door = Door(str(tmp_path / "run"))
-    yield door
-    door.close()
-    assert not Path(socket_path(str(tmp_path / "run"))).exists()
-
-
-class Front:
-    """A plain socket that sends whatever bytes it likes."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.connect(f"ipc://{socket_path(str(tmp_path / 'run'))}")
-
-    def send(self, message: object) -> None:
-        self.socket.send(message if isinstance(message, bytes) else msgspec.msgpack.encode(message))
-
-    def receive(self) -> object:
-        assert self.socket.poll(60_000)
-        return msgspec.msgpack.decode(self.socket.recv(), type=Progress | Welcome | StepOutputs | Heartbeat)
-
-
-@pytest.fixture
-def front(door: Door, tmp_path: Path) -> Iterator[Front]:
-    front = Front(tmp_path)
-    yield front
-    front.context.destroy(linger=0)
-
-
-class Core:
-    """Answers every request with one token a step, until it is cancelled."""
-
-    def __init__(self) -> None:
-        self.live: dict[str, int] = {}
-        self.cancelled: list[str] = []
-        self.resets = 0
-        self.preparations = 0
-
-    def add_request(self, request: EngineRequest) -> None:
-        if request.request_id == "refused":
-            raise RequestError("not this one")
-        if request.request_id == "broken":
-            raise KeyError("a detail that nobody outside should read")
-        self.live[request.request_id] = 0
-
-    def cancel(self, request_id: str, length: int | None = None) -> None:
-        self.live.pop(request_id)
-        self.cancelled.append(request_id if length is None else f"{request_id} at {length}")
-
-    def step(self) -> list[RequestOutput]:
-        for name in self.live:
-            self.live[name] += 1
-        return [RequestOutput(name, (count,)) for name, count in self.live.items()]
-
-    def has_work(self) -> bool:
-        return bool(self.live)
-
-    def prepare_more(self) -> bool:
-        self.preparations -= self.preparations > 0
-        return self.preparations > 0
-
-    def stats(self) -> EngineStats:
-        return EngineStats(num_running=len(self.live))
-
-    def reset_prefix_cache(self) -> None:
-        self.resets += 1
-
-
-class Engine:
-    """A loop that a test turns by hand."""
-
-    def __init__(self, door: Door, tmp_path: Path) -> None:
-        self.core = Core()
-        self.recorder = StartRecorder(str(tmp_path / "run"), 3)
-        self.loop = EngineLoop(door, self.core, self.recorder, INFO, 3)
-
-    def turn(self, times: int = 1) -> None:
-        for _ in range(times):
-            self.loop.turn()
-
-
-@pytest.fixture
-def engine(door: Door, tmp_path: Path) -> Engine:
-    return Engine(door, tmp_path)
-
-
-def read_until(front: Front, engine: Engine, kind: type) -> object:
-    heard: list[object] = []
-
-    def has_come() -> bool:
-        engine.turn()
-        if front.socket.poll(20):
-            heard.append(front.receive())
-        return bool(heard) and isinstance(heard[-1], kind)
-
-    wait_for(has_come, kind.__name__)
-    return heard[-1]
 
 
 def test_that_everything_is_free_is_said_at_once(
@@ -213,20 +100,6 @@ def test_idle_turns_prepare_the_core_and_requests_come_first(front: Front, engin
     front.send(Cancel(("a",)))
     while engine.core.live or engine.core.preparations:
         engine.loop.turn()
-
-
-def test_only_quiet_moments_are_used_to_prepare(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client's next request follows the answer to its last one, and would wait."""
-    heard: list[tuple[bytes, FrontMessage]] = [(b"a", ResetPrefixCache())]
-    receive = Mock(side_effect=lambda wait_ms: heard)
-    monkeypatch.setattr(engine.loop._door, "receive", receive)
-    engine.core.preparations = 2
-    engine.loop.turn()
-    assert engine.core.preparations == 2
-    heard = []
-    engine.loop.turn()
-    assert engine.core.preparations == 1
-    assert {call.args for call in receive.call_args_list} == {(int(QUIET_S * 1000),)}
 
 
 def test_a_refused_request_costs_only_itself_and_hides_internals(front: Front, engine: Engine) -> None:
