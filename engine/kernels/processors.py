@@ -17,7 +17,7 @@ SAMPLED_ONCE = 2
 IN_PROMPT = 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["words"])
 def _apply_masks(logits, numbers, masks, vocab, stride, words, BLOCK: tl.constexpr):
     index = tl.program_id(0)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
