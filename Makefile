@@ -27,8 +27,8 @@ $(VENV)/.dev: pyproject.toml
 serve: $(VENV)/.serve ## start the server on 127.0.0.1:8000 with the demo model; ARGS="--model DIR --port 8123"
 	$(BIN)/oai-server serve $(ARGS)
 
-test: $(VENV)/.dev ## the test suite: no GPU, no network, in one process; ARGS="-n auto --dist worksteal": one for each core
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+test: $(VENV)/.dev ## the test suite: no GPU, no network, a process for each of up to 4 cores; ARGS="-n 0": in one process
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.dev ## soak, fault and simulation suites that take long
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout=3600 $(ARGS)
