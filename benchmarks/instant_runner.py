@@ -48,6 +48,9 @@ class InstantRunner:
     def prepare(self, request: EngineRequest) -> None:
         """Nothing has to be prepared."""
 
+    def settle(self) -> None:
+        """Nor later."""
+
     def prepare_more(self) -> bool:
         return False
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 from engine.config import CPU_BATCHED_TOKENS, CUDA_BATCHED_TOKENS, EngineConfig
 from engine.errors import EngineDeadError, RequestError
@@ -58,12 +59,16 @@ class EngineCore:
         self._num_steps = 0
         self._rate = deque([(clock(), 0)], maxlen=RATE_SAMPLES)
 
-    def add_request(self, request: EngineRequest) -> None:
-        """Queue a request. Raises RequestError if it can never be served or its id is live already."""
+    def add_request(self, request: EngineRequest, prepared: object = None) -> None:
+        """Queue a request, with what `prepare` has made for it if it was asked.
+
+        Raises RequestError if it can never be served or its id is live already.
+        """
         if request.request_id in self.scheduler.live:
             raise RequestError(f"Request {request.request_id} is running already.", "request_id")
         self._num_requests += 1
         sequence = make_sequence(request, self._num_requests, self.runner.max_model_len, self.memory.capacity_tokens)
+        sequence.prepared = prepared
         reason = finished_before_start(sequence)
         if reason is None:
             self.scheduler.add(sequence)
@@ -115,9 +120,14 @@ class EngineCore:
         self._sample_rate()
         return outputs
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
-        """Begin what the request's first step would have to wait for; None: it may be added at once."""
+    def prepare(self, request: EngineRequest) -> Future[Any] | None:
+        """Begin what the request's first step would have to wait for. The result is for `add_request`; None: there is
+        nothing to wait for."""
         return self.runner.prepare(request)
+
+    def settle(self) -> None:
+        """Nobody has asked for anything for seconds."""
+        self.runner.settle()
 
     def prepare_more(self) -> bool:
         """Let an idle runner prepare for later steps; False when it has nothing to prepare."""

@@ -142,6 +142,8 @@ class Sequence:
     """Prefix-cache keys of its first full blocks, computed when they are needed."""
     num_published: int = 0
     """How many of its first blocks the prefix cache has seen."""
+    prepared: object = None
+    """What the runner has made for it beforehand, which lives as long as it does."""
 
     @property
     def request_id(self) -> str:

@@ -84,7 +84,8 @@ def _gather(row, least, vocab, top, rate, kept, CANDIDATES: tl.constexpr, BLOCK:
         token = start + tl.arange(0, BLOCK)
         x = tl.load(row + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
         mass += tl.where(token < vocab, tl.exp((x - top) * rate), 0.0)
-        keep = ((_ordered(x) >= least) & (token < vocab)).to(tl.int32)
+        # Where few tokens are allowed at all, `least` is no more than the -inf of the others.
+        keep = ((_ordered(x) >= least) & (x > float("-inf")) & (token < vocab)).to(tl.int32)
         here = tl.sum(keep, 0)
         if here > 0:
             place = found + tl.cumsum(keep, 0) - 1

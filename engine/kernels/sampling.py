@@ -87,6 +87,7 @@ def _best_of_row(
     best_value, best = tl.max(value, 0, return_indices=True)
     token = tl.load(block_token + row * blocks + best)
     token = tl.where(best_value == float("-inf"), -2, token)
+    token = tl.where(best_value == float("inf"), -1, token)
     tl.store(sampled + row, token)
     slot = tl.load(slots + row)
     if slot < dummy:
@@ -106,8 +107,8 @@ def gumbel_sample(
 ) -> None:
     """Sample a token a row into `sampled`, and into the state: it becomes the slot's last token, one position on.
 
-    `vocab`: ids from there on are not sampled. A row with a NaN among its logits gets BROKEN, one without any
-    allowed token NOTHING_ALLOWED.
+    `vocab`: ids from there on are not sampled. A row with a NaN or an infinity among its logits gets BROKEN, one
+    without any allowed token NOTHING_ALLOWED.
     """
     rows = logits.shape[0]
     vocab = logits.shape[1] if vocab is None else vocab

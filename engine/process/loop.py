@@ -10,7 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from engine.errors import EngineDeadError, RequestError
 from engine.process.door import Door
@@ -25,7 +27,7 @@ from engine.process.messages import (
     Submit,
     Welcome,
 )
-from engine.process.preparation import Preparations
+from engine.process.preparation import Preparations, Prepared
 from engine.process.recorder import StartRecorder
 from engine.request import EngineRequest, EngineStats, RequestFault, RequestOutput
 
@@ -37,13 +39,15 @@ HELD_S = 0.002
 QUIET_S = 0.1
 """Without a message, before an idle moment is used to prepare: one that only follows an answer ends with the client's
 next request, which would wait for that."""
+SETTLE_S = 3.0
+"""Without work, before what is large and may never be needed is made ready."""
 INTERNAL_ERROR = "The engine had an error while processing this request."
 
 
 class Core(Protocol):
     """What the loop needs of engine.core.EngineCore."""
 
-    def add_request(self, request: EngineRequest) -> None: ...
+    def add_request(self, request: EngineRequest, prepared: object = None) -> None: ...
 
     def cancel(self, request_id: str, length: int | None = None) -> None: ...
 
@@ -51,7 +55,9 @@ class Core(Protocol):
 
     def has_work(self) -> bool: ...
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None: ...
+    def prepare(self, request: EngineRequest) -> Future[Any] | None: ...
+
+    def settle(self) -> None: ...
 
     def prepare_more(self) -> bool: ...
 
@@ -75,6 +81,8 @@ class EngineLoop:
         self._preparing = True
         """Whether idle moments may still be of use to the core."""
         self._busy = False
+        self._settled = False
+        self._calm_since_s = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool], should_stop_when_idle: Callable[[], bool]) -> None:
         """Until told to stop. Raises EngineDeadError (and what the core does not expect) out of a step."""
@@ -94,8 +102,8 @@ class EngineLoop:
         messages = self._door.receive(int(wait_s * 1000))
         for identity, message in messages:
             self._handle(identity, message)
-        for identity, request, failure in self._held.take_ready():
-            self._add(identity, request, failure)
+        for prepared in self._held.take_ready():
+            self._add(prepared)
         if self._core.has_work():
             self._emit(self._core.step())
             self._preparing = True
@@ -105,13 +113,24 @@ class EngineLoop:
         if self._busy and not busy:  # that everything is free is news
             self._heartbeat_due_s = 0.0
         self._busy = busy
+        if not self._settled:
+            self._settle(calm=not (busy or messages or self._held))
         self._keep_alive()
+
+    def _settle(self, calm: bool) -> None:
+        """Once, when it has been calm for a while."""
+        now = time.monotonic()
+        if not calm:
+            self._calm_since_s = now
+        elif now - self._calm_since_s >= SETTLE_S:
+            self._settled = True
+            self._core.settle()
 
     def _handle(self, identity: bytes, message: FrontMessage) -> None:
         match message:
             case Submit():
                 for request in message.requests:
-                    self._meet(identity, request)
+                    self._hold(identity, request)
             case Cancel():
                 lengths = message.lengths or (None,) * len(message.request_ids)
                 for request_id, length in zip(message.request_ids, lengths, strict=False):
@@ -122,22 +141,22 @@ class EngineLoop:
             case ResetPrefixCache():
                 self._core.reset_prefix_cache()
 
-    def _meet(self, identity: bytes, request: EngineRequest) -> None:
+    def _hold(self, identity: bytes, request: EngineRequest) -> None:
         """One that is there already stays as it is."""
         if request.request_id in self._owners:
             return
-        if self._held.hold(identity, request):
-            self._owners[request.request_id] = identity
+        self._owners[request.request_id] = identity
+        if request.grammar is not None:
             self._recorder.suspect(request.request_id)
-        else:
-            self._add(identity, request)
+        self._held.hold(identity, request)
 
-    def _add(self, identity: bytes, request: EngineRequest, failure: BaseException | None = None) -> None:
+    def _add(self, prepared: Prepared) -> None:
         """A request that cannot be prepared, or that the core refuses, costs that request only."""
+        identity, request, result, failure = prepared
         try:
             if failure is not None:
                 raise failure
-            self._core.add_request(request)
+            self._core.add_request(request, result)
         except EngineDeadError:
             raise
         except Exception as error:  # whatever a request makes the core raise, the others go on
@@ -146,11 +165,10 @@ class EngineLoop:
             else:
                 logger.exception("request %s could not be added", request.request_id)
                 text, fault = INTERNAL_ERROR, None
-            self._owners.pop(request.request_id, None)
+            del self._owners[request.request_id]
+            self._recorder.discard(request.request_id)
             refusal = RequestOutput(request.request_id, (), "error", error=text, fault=fault)
             self._door.send(identity, StepOutputs(self._epoch, (refusal,)))
-        else:
-            self._owners[request.request_id] = identity
 
     def _cancel(self, request_id: str, identity: bytes, length: int | None = None) -> None:
         if self._owners.get(request_id) == identity:
@@ -197,7 +215,9 @@ class EngineLoop:
         self._heartbeat_due_s = now + HEARTBEAT_INTERVAL_S
         for identity in self._door.departed():
             self._part_with(identity)
-        heartbeat = Heartbeat(self._epoch, self._core.stats())
+        stats = self._core.stats()
+        stats = msgspec.structs.replace(stats, num_waiting=stats.num_waiting + len(self._held))
+        heartbeat = Heartbeat(self._epoch, stats)
         for identity in list(self._door.fronts):
             if not self._door.send(identity, heartbeat):
                 self._part_with(identity)

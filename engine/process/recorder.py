@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from engine.errors import DeviceLostError
 from engine.process.messages import started_path
@@ -57,6 +58,7 @@ class StartRecorder:
                 os.unlink(started_path(run_dir, old))
         self._fd = os.open(started_path(run_dir, epoch), os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
         self._live: set[str] = set()
+        self._suspects: set[str] = set()
         self._fresh: list[str] = []
         self._written = 0
 
@@ -66,11 +68,13 @@ class StartRecorder:
         fresh = [i for row in batch.rows if (i := row.sequence.request.request_id) not in live]
         if fresh:
             self._live.update(fresh)
+            self._suspects.difference_update(fresh)
             self._fresh += fresh
             self._write(fresh)
 
     def suspect(self, request_id: str) -> None:
-        """It may bring the process down before its first step."""
+        """It may bring the process down before its first step: until it is started or discarded."""
+        self._suspects.add(request_id)
         self._write([request_id])
 
     def take_fresh(self) -> tuple[str, ...]:
@@ -80,6 +84,7 @@ class StartRecorder:
 
     def discard(self, request_id: str) -> None:
         self._live.discard(request_id)
+        self._suspects.discard(request_id)
 
     def _write(self, request_ids: list[str]) -> None:
         data = "".join(f"{request_id}\n" for request_id in request_ids).encode()
@@ -87,7 +92,7 @@ class StartRecorder:
             self._written += os.write(self._fd, data)
             if self._written > REWRITE_BYTES:
                 os.ftruncate(self._fd, 0)
-                self._written = os.write(self._fd, "".join(f"{i}\n" for i in self._live).encode())
+                self._written = os.write(self._fd, "".join(f"{i}\n" for i in self._live | self._suspects).encode())
         except OSError as error:  # a full disk costs the attribution of a crash, not the service
             logger.warning("cannot note started requests: %s", error)
 
@@ -112,8 +117,11 @@ class RecordedRunner:
     def forget(self, slot: int) -> None:
         self._runner.forget(slot)
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
+    def prepare(self, request: EngineRequest) -> Future[Any] | None:
         return self._runner.prepare(request)
+
+    def settle(self) -> None:
+        self._runner.settle()
 
     def prepare_more(self) -> bool:
         return self._runner.prepare_more()

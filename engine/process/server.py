@@ -78,8 +78,10 @@ def serve(launch: Launch, runner_name: str) -> None:
         gc.collect()
         gc.freeze()
         logger.info("engine %d ready after %.1f s", launch.epoch, info.load_s)
-        EngineLoop(door, core, recorder, info, launch.epoch).run(stop.is_set, stop_when_idle.is_set)
-        runner.close()
+        try:
+            EngineLoop(door, core, recorder, info, launch.epoch).run(stop.is_set, stop_when_idle.is_set)
+        finally:
+            runner.close()
     finally:
         door.close()
         # The parent's death comes as a signal, too, and an idle engine may have heeded that before its pipe's end.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -114,9 +114,13 @@ class ModelRunner(Protocol):
         """
         ...
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
-        """Begin, in a thread, what its first step would have to wait for; None: there is nothing. A future that fails
-        says no more than that the step will, too."""
+    def prepare(self, request: EngineRequest) -> Future[Any] | None:
+        """Begin, in a thread, what its first step would have to wait for; None: there is nothing. The result is kept
+        with the sequence, for whatever it is good for."""
+        ...
+
+    def settle(self) -> None:
+        """Nobody has asked for anything for seconds: begin, in a thread, what is large and may be needed some day."""
         ...
 
     def prepare_more(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from engine.models.rope import Rotary
 from engine.request import EngineRequest, Sequence, TokenLogprobs
 from engine.runner.batch import UNKNOWN_ID, PendingStep, SampledToken, ScheduledRow, StepBatch, StepResult
 from engine.runner.step_inputs import StepInputs, build_inputs
-from engine.sampling.deferred_compiler import GRAMMAR_DELAY_S, DeferredCompiler
+from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.logprobs import raw_logprobs
 from engine.sampling.row import SamplingRow
 from engine.sampling.row_grammars import RowGrammars
@@ -128,13 +129,17 @@ class CpuRunner:
     def forget(self, slot: int) -> None:
         self._grammars.forget(slot)
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
-        """Compile its grammar, if it has one that is not known yet."""
+    def prepare(self, request: EngineRequest) -> Future[Any] | None:
+        """Its grammar, if it has one."""
         return self._compiler.begin(request.grammar) if request.grammar else None
 
     def prepare_more(self) -> bool:
         """Nothing is left to prepare after `warm_up`."""
         return False
+
+    def settle(self) -> None:
+        """What the first grammar will need."""
+        self._compiler.warm()
 
     def warm_up(self) -> None:
         """One decode step and one chunk on the dummy block, so that threads and buffers are there."""
@@ -143,11 +148,10 @@ class CpuRunner:
             request = EngineRequest("warm-up", tuple([0] * count), sampling=WARM_UP)
             sequence = Sequence(request, [0] * count, count, block_table=blocks)
             self.launch(StepBatch((ScheduledRow(sequence, 0, count, True),), num_decode_rows=int(count == 1)))
-        self._compiler.warm_later(GRAMMAR_DELAY_S)
 
     def close(self) -> None:
         """Memory goes with the object."""
-        self._compiler.cancel()
+        self._compiler.close()
 
 
 def reports_prompt(row: ScheduledRow) -> bool:

@@ -23,7 +23,7 @@ from engine.runner.cuda_special import SpecialResult, SpecialSampler
 from engine.runner.cuda_steps import CudaSteps, Rehearsal
 from engine.runner.shared_prefix import MIN_ROWS, SharedPrefix
 from engine.runner.special_plan import SpecialPlan, to_device
-from engine.sampling.deferred_compiler import GRAMMAR_DELAY_S, DeferredCompiler
+from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -255,6 +255,10 @@ class CudaRunner:
         self._buffers.mirror.forget(slot)
         self._special.forget(slot)
 
+    def settle(self) -> None:
+        """What the first grammar will need."""
+        self._compiler.warm()
+
     def warm_up(self) -> None:
         """Compile kernels and capture steps. Every row is padding, so the dummy block alone is written."""
         if self._eager:
@@ -270,7 +274,6 @@ class CudaRunner:
         while self.prepare_more():
             pass
         torch.cuda.synchronize()
-        self._compiler.warm_later(GRAMMAR_DELAY_S)
         if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
             sizes = [size for size in self._sizes if size >= MIN_ROWS]
             self._later.extend((self._shared_sampling_graphs, size) for size in sizes)
@@ -298,8 +301,8 @@ class CudaRunner:
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
             list(pool.map(on_device, self.rehearsals()))
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
-        """Compile its grammar, if it has one that is not known yet."""
+    def prepare(self, request: EngineRequest) -> Future[Any] | None:
+        """Its grammar, if it has one."""
         return self._compiler.begin(request.grammar) if request.grammar else None
 
     def prepare_more(self) -> bool:
@@ -350,4 +353,4 @@ class CudaRunner:
 
     def close(self) -> None:
         """Device memory goes with the object."""
-        self._compiler.cancel()
+        self._compiler.close()

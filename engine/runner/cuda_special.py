@@ -19,8 +19,6 @@ from engine.request import Sequence, TokenLogprobs
 from engine.runner.batch import SampledToken, ScheduledRow
 from engine.runner.special_plan import Rows, SpecialPlan, to_device
 from engine.runner.token_counts import TokenCounts
-from engine.sampling.processors import restrict
-from engine.sampling.row import SamplingRow
 from engine.sampling.row_grammars import Compiler, RowGrammars
 from engine.sampling_params import SamplingParams
 
@@ -80,7 +78,7 @@ class SpecialResult:
             sequence, top = row.sequence, _params(row).prompt_logprobs
             following = sequence.token_ids[row.start + 1 : min(row.start + row.count + 1, sequence.num_prompt)]
             if top is not None and following:
-                tokens = torch.tensor(following).to(hidden.device)
+                tokens = to_device(following, torch.int64, hidden.device)
                 copies = self._prompt.setdefault(sequence.request_id, [])
                 for at in range(0, len(following), PROMPT_LOGPROB_ROWS):
                     part = tokens[at : at + PROMPT_LOGPROB_ROWS]
@@ -133,8 +131,8 @@ class SpecialSampler:
             count_sampled(self._counts.counts, plan.penalties.slots, sampled)
         if plan.reported:
             top = [_params(rows[number]).logprobs or 0 for number in plan.reported]
-            tokens = sampled[plan.reported].long()
-            result.report(plan.reported, LogprobCopy(logits[plan.reported], tokens, top))
+            tokens = sampled.index_select(0, plan.reported_index).long()
+            result.report(plan.reported, LogprobCopy(logits.index_select(0, plan.reported_index), tokens, top))
         return result
 
     def rehearse(self, state: torch.Tensor, width: int, dtype: torch.dtype) -> None:
@@ -173,8 +171,11 @@ class SpecialSampler:
         flat, usable = copy.view(-1), copy[:, : self._vocab]
         if plan.bias:
             flat.index_add_(0, *plan.bias)
-        for number in plan.restricted:
-            restrict(usable[number], _sampling_row(rows[number]))
+        if plan.allowed:
+            apply_masks(usable, *plan.allowed)
+        for forbidden in (plan.never, plan.ends_of_words(rows)):
+            if forbidden is not None:
+                flat.index_fill_(0, forbidden, float("-inf"))
         if plan.grammars:
             self._mask(plan.grammars, rows, usable, result)
         if (ends := plan.not_yet(rows)) is not None:
@@ -199,16 +200,8 @@ class SpecialSampler:
                 result.failed[sequence.request_id] = str(error)
         if followed:
             masks = torch.stack(tuple(followed.values()))
-            if usable.device.type == "cuda":
-                masks = masks.pin_memory().to(usable.device, non_blocking=True)
-            apply_masks(usable, to_device(list(followed), torch.int32, usable.device), masks)
-
-
-def _sampling_row(row: ScheduledRow) -> SamplingRow:
-    """Its last token may be in flight: then only the number of tokens is known, and no more is asked of it."""
-    sequence, known = row.sequence, row.start + row.count
-    tokens = sequence.token_ids[:known] if len(sequence.token_ids) >= known else range(known)
-    return SamplingRow(_params(row), tokens, sequence.num_prompt)
+            of = to_device(list(followed), torch.int32, usable.device)
+            apply_masks(usable, of, to_device(masks.numpy(), torch.int32, usable.device))
 
 
 def _params(row: ScheduledRow) -> SamplingParams:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from engine.request import EngineRequest
 from engine.runner.batch import ScheduledRow
 from engine.sampling.filters import filtering
+from engine.sampling.processors import bad_word_ends
+from engine.sampling.row import SamplingRow
 from engine.sampling_params import SamplingParams
 
 Rows = tuple[ScheduledRow, ...]
@@ -62,18 +65,29 @@ class SpecialPlan:
         samples = [(number, row.sequence.request.sampling) for number, row in enumerate(rows) if row.samples]
         self.grammars = [number for number, _ in samples if rows[number].sequence.request.grammar is not None]
         self.reported = [number for number, params in samples if params.logprobs is not None]
-        self.restricted = [number for number, params in samples if params.allowed_token_ids or params.bad_words]
+        self.worded = [number for number, params in samples if params.has_long_bad_words]
         self.waiting = [number for number, params in samples if params.min_tokens]
         self.counted = [number for number, params in samples if params.penalised]
         self._waiting: tuple[list[int], torch.Tensor] = ([], to_device([], torch.int64, device))
+        self.reported_index = to_device(self.reported, torch.int64, device)
         self.filters = self._filters(samples)
+        self.allowed = self._allowed(samples)
+        self.never = self._never(samples)
         self.bias = self._bias(samples)
         self.penalties = self._penalties(rows, dummy) if self.counted else None
 
     @property
     def changes_logits(self) -> bool:
         """Whether they are needed as float32."""
-        return bool(self.grammars or self.restricted or self.waiting or self.counted or self.bias)
+        return bool(
+            self.grammars
+            or self.worded
+            or self.waiting
+            or self.counted
+            or self.bias is not None
+            or self.allowed is not None
+            or self.never is not None
+        )
 
     def not_yet(self, rows: Rows) -> torch.Tensor | None:
         """Flat indices [ids] of the tokens that would end rows before their min_tokens; None: there are none."""
@@ -82,6 +96,39 @@ class SpecialPlan:
             flat = [n * self._width + i for n in held for i in self._ends(rows[n].sequence.request.sampling)]
             self._waiting = held, to_device(flat, torch.int64, self._device)
         return self._waiting[1] if held else None
+
+    def ends_of_words(self, rows: Rows) -> torch.Tensor | None:
+        """Flat indices [ids] of what would complete a bad word, in rows with words of several tokens. All tokens of
+        these rows are known by now. None: there are none."""
+        flat = [
+            number * self._width + token
+            for number in self.worded
+            for token in set(bad_word_ends(_sampling_row(rows[number])))
+            if token < self._vocab
+        ]
+        return to_device(flat, torch.int64, self._device) if flat else None
+
+    def _allowed(self, samples: list[tuple[int, SamplingParams]]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The arguments of `engine.kernels.processors.apply_masks`, of rows that allow some tokens only."""
+        found = [(number, params.allowed_token_ids) for number, params in samples if params.allowed_token_ids]
+        if not found:
+            return None
+        bits = np.zeros((len(found), -(-self._vocab // 32) * 32), dtype=np.uint8)
+        for row, (_, ids) in zip(bits, found, strict=True):
+            row[[i for i in ids if 0 <= i < self._vocab]] = 1
+        words = np.packbits(bits, axis=1, bitorder="little").view("<i4")
+        numbers = to_device([number for number, _ in found], torch.int32, self._device)
+        return numbers, to_device(words, torch.int32, self._device)
+
+    def _never(self, samples: list[tuple[int, SamplingParams]]) -> torch.Tensor | None:
+        """Flat indices [ids] of the bad words of one token."""
+        flat = [
+            number * self._width + word[0]
+            for number, params in samples
+            for word in params.bad_words
+            if len(word) == 1 and word[0] < self._vocab
+        ]
+        return to_device(flat, torch.int64, self._device) if flat else None
 
     def _ends(self, params: SamplingParams) -> Iterable[int]:
         return (i for i in {*params.eos_token_ids, *params.stop_token_ids} if 0 <= i < self._vocab)
@@ -120,9 +167,14 @@ class SpecialPlan:
         return Penalties(to_device(slots, torch.int32, self._device), *columns)
 
 
+def _sampling_row(row: ScheduledRow) -> SamplingRow:
+    sequence = row.sequence
+    return SamplingRow(sequence.request.sampling, sequence.token_ids[: row.start + row.count], sequence.num_prompt)
+
+
 def to_device(values: object, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Through page-locked memory, so that the host does not wait for the device."""
-    tensor = torch.tensor(values, dtype=dtype)
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -14,12 +14,10 @@ from engine.text.end_tokens import end_token_ids
 from engine.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from engine.sampling.grammar_mask import GrammarCompiler, GrammarState
+    from engine.sampling.grammar_mask import CompiledGrammar, GrammarCompiler, GrammarState
 
 logger = logging.getLogger(__name__)
 
-GRAMMAR_DELAY_S = 3.0
-"""After the start: the first requests come before grammars that nobody has asked for yet."""
 COMPILERS = 2
 """Grammars that are compiled at once: one that takes long does not hold up the others."""
 
@@ -31,32 +29,29 @@ class DeferredCompiler:
         self._folder = folder
         self._lock = threading.Lock()
         self._compiler: GrammarCompiler | None = None
-        self._timer: threading.Timer | None = None
-        self._under_way: dict[tuple[str, str], Future[None]] = {}
+        self._under_way: dict[tuple[str, str], Future[CompiledGrammar]] = {}
         """By kind and text."""
         self._threads = ThreadPoolExecutor(COMPILERS, "grammars")  # which begins no thread before it is needed
 
-    def warm_later(self, delay_s: float) -> None:
-        """Build it from a thread after `delay_s`, so that no request has to wait for it."""
-        self._timer = threading.Timer(delay_s, self._warm)
-        self._timer.daemon = True
-        self._timer.start()
+    def warm(self) -> None:
+        """Begin, in a thread, what the first grammar will need. It holds up other threads for up to a second."""
+        self._threads.submit(self._warm)
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         """Whatever has not begun will not."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def begin(self, spec: GrammarSpec) -> Future[None] | None:
-        """Compile it in a thread, so that `start` takes no time; None: it is known. The future fails as `start` does.
-        Called by one thread alone."""
-        if self._compiler is not None and self._compiler.knows(spec):
-            return None
+    def begin(self, spec: GrammarSpec) -> Future[CompiledGrammar]:
+        """Compile it in a thread, unless it is known. As long as the result is kept, `start` takes no time. The
+        future fails as `start` does. Called by one thread alone."""
+        if self._compiler is not None and (known := self._compiler.known(spec)) is not None:
+            done: Future[CompiledGrammar] = Future()
+            done.set_result(known)
+            return done
         key = spec.kind, spec.text
         self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
         if key not in self._under_way:
-            self._under_way[key] = self._threads.submit(lambda: self._get().learn(spec))
+            self._under_way[key] = self._threads.submit(lambda: self._get().compiled(spec))
         return self._under_way[key]
 
     def start(self, spec: GrammarSpec) -> GrammarState:

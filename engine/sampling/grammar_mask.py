@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import llguidance
 import numpy as np
@@ -45,12 +46,14 @@ class GrammarCompiler:
         self._lock = threading.Lock()
         self._trie_lock = threading.Lock()
         self._trie: llguidance.LLTokenizer | None = None
-        self._fresh: OrderedDict[tuple[str, str], tuple[llguidance.LLMatcher, _Cost]] = OrderedDict()
-        """Matchers that stand before the first token, by kind and text; the latest last."""
+        self._fresh: OrderedDict[tuple[str, str], CompiledGrammar] = OrderedDict()
+        """By kind and text; the latest last."""
+        self._living: WeakValueDictionary[tuple[str, str], CompiledGrammar] = WeakValueDictionary()
+        """Those and what somebody else keeps."""
         self._kept_chars = 0
 
     def warm(self) -> llguidance.LLTokenizer:
-        """Build the trie now; from a thread, it leaves the interpreter free for most of the time."""
+        """Build the trie now. Even from a thread it holds up the others for most of the time."""
         with self._trie_lock:
             if self._trie is None:
                 self._trie = _build_trie(self._tokenizer, self._end_ids)
@@ -58,35 +61,43 @@ class GrammarCompiler:
 
     def start(self, spec: GrammarSpec) -> GrammarState:
         """The state before a sequence's first token. Raises RequestError when the grammar is none."""
-        matcher, cost = self._matcher(spec)
-        return GrammarState(_guarded(matcher.deep_copy), cost)
+        grammar = self.compiled(spec)
+        return GrammarState(_guarded(grammar.matcher.deep_copy), grammar.cost)
 
-    def knows(self, spec: GrammarSpec) -> bool:
-        """Whether `start` takes no time."""
-        with self._lock:
-            return (spec.kind, spec.text) in self._fresh
-
-    def learn(self, spec: GrammarSpec) -> None:
-        """Compile it. Meant for a thread: the interpreter is free meanwhile, and so are other grammars."""
-        self._matcher(spec)
-
-    def _matcher(self, spec: GrammarSpec) -> tuple[llguidance.LLMatcher, _Cost]:
-        """As it stands before the first token."""
+    def known(self, spec: GrammarSpec) -> CompiledGrammar | None:
+        """If it need not be compiled. As long as the caller keeps it, `start` takes no time."""
         key = (spec.kind, spec.text)
         with self._lock:
             if key in self._fresh:
                 self._fresh.move_to_end(key)
-                return self._fresh[key]
+            return self._living.get(key)
+
+    def compiled(self, spec: GrammarSpec) -> CompiledGrammar:
+        """Known, or compiled now: the interpreter is free meanwhile, and so are other grammars. Raises as `start`."""
+        if (grammar := self.known(spec)) is not None:
+            return grammar
         trie = self.warm()
-        made = _guarded(lambda: _matcher(trie, spec)), _Cost()
+        made = CompiledGrammar(_guarded(lambda: _matcher(trie, spec)))
+        key = (spec.kind, spec.text)
         with self._lock:
             if key not in self._fresh:
-                self._fresh[key] = made
+                self._fresh[key] = self._living[key] = made
                 self._kept_chars += len(spec.text)
             while len(self._fresh) > 1 and (len(self._fresh) > MAX_KEPT or self._kept_chars > MAX_KEPT_CHARS):
                 (_, oldest), _ = self._fresh.popitem(last=False)
                 self._kept_chars -= len(oldest)
-            return self._fresh.get(key, made)
+            return made
+
+
+class CompiledGrammar:
+    """What all sequences of one grammar share."""
+
+    __slots__ = ("__weakref__", "cost", "matcher")
+
+    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+        """`matcher` stands before the first token, for good."""
+        self.matcher = matcher
+        self.cost = _Cost()
 
 
 class _Cost:

@@ -31,7 +31,10 @@ def process(logits: torch.Tensor, row: SamplingRow) -> None:
     if params.logit_bias:
         bias = {i: b for i, b in params.logit_bias.items() if 0 <= i < vocab}
         logits[_ids(bias, logits)] += torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
-    restrict(logits, row)
+    if params.allowed_token_ids:
+        _keep_only(logits, [i for i in params.allowed_token_ids if 0 <= i < vocab])
+    if params.bad_words and (forbidden := {i for i in bad_word_ends(row) if i < vocab}):
+        logits[_ids(forbidden, logits)] = _NEVER
     if row.mask is not None:
         apply_bitmask(logits, row.mask)
     if len(row.token_ids) - row.num_prompt < params.min_tokens:
@@ -39,15 +42,6 @@ def process(logits: torch.Tensor, row: SamplingRow) -> None:
         logits[_ids(ends, logits)] = _NEVER
     if params.penalised:
         _penalise(logits, row)
-
-
-def restrict(logits: torch.Tensor, row: SamplingRow) -> None:
-    """Forbid all but the allowed ids, and what would complete a bad word."""
-    params, vocab = row.params, len(logits)
-    if params.allowed_token_ids:
-        _keep_only(logits, [i for i in params.allowed_token_ids if 0 <= i < vocab])
-    if params.bad_words and (forbidden := {i for i in bad_word_ends(row) if i < vocab}):
-        logits[_ids(forbidden, logits)] = _NEVER
 
 
 def bad_word_ends(row: SamplingRow) -> list[int]:

@@ -55,15 +55,19 @@ class Core:
         self.cancelled: list[str] = []
         self.resets = 0
         self.preparations = 0
-        self.futures: dict[str, Future[None]] = {}
+        self.settled = 0
+        self.prepared: dict[str, object] = {}
+        """What came with each request."""
+        self.futures: dict[str, Future[str]] = {}
         """By request: what it has to wait for."""
 
-    def add_request(self, request: EngineRequest) -> None:
+    def add_request(self, request: EngineRequest, prepared: object = None) -> None:
         if request.request_id == "refused":
             raise RequestError("not this one")
         if request.request_id == "broken":
             raise KeyError("a detail that nobody outside should read")
         self.live[request.request_id] = 0
+        self.prepared[request.request_id] = prepared
 
     def cancel(self, request_id: str, length: int | None = None) -> None:
         self.live.pop(request_id, None)
@@ -77,8 +81,13 @@ class Core:
     def has_work(self) -> bool:
         return bool(self.live)
 
-    def prepare(self, request: EngineRequest) -> Future[None] | None:
+    def prepare(self, request: EngineRequest) -> Future[str] | None:
+        if request.request_id == "unprepared":
+            raise RuntimeError("can't start new thread")
         return self.futures.get(request.request_id)
+
+    def settle(self) -> None:
+        self.settled += 1
 
     def prepare_more(self) -> bool:
         self.preparations -= self.preparations > 0

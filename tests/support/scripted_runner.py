@@ -126,6 +126,9 @@ class ScriptedRunner:
     def prepare(self, request: EngineRequest) -> None:
         """Nothing has to be prepared."""
 
+    def settle(self) -> None:
+        """Nor later."""
+
     def prepare_more(self) -> bool:
         return False
 

@@ -30,9 +30,14 @@ def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, candidates: i
     whole."""
     logits = torch.randn(len(CASES) + 1, 1500, generator=torch.Generator().manual_seed(0)) * 3
     logits = (logits * 4).round() / 4 if rounded else logits
+    logits = torch.cat((logits, logits[1:]))  # the same cases again, where only a few tokens are allowed
+    few = torch.randint(0, 1500, (len(CASES), 7), generator=torch.Generator().manual_seed(1))
+    for row, kept in zip(logits[len(CASES) + 1 :], few, strict=True):
+        row[torch.ones(1500, dtype=torch.bool).index_fill_(0, kept, False)] = float("-inf")
+    cases = [*CASES, *CASES]
     logits = logits.to(device)
-    numbers = list(range(1, len(CASES) + 1))
-    column = {name: [getattr(case, name) for case in CASES] for name in ("top_k", "top_p", "min_p", "temperature")}
+    numbers = list(range(1, len(cases) + 1))
+    column = {name: [getattr(case, name) for case in cases] for name in ("top_k", "top_p", "min_p", "temperature")}
     thresholds = filter_thresholds(
         logits,
         torch.tensor(numbers, dtype=torch.int32, device=device),
@@ -44,7 +49,8 @@ def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, candidates: i
     )
     assert float(thresholds[0]) == float("-inf"), "rows without filters keep everything"
     scaled = logits[1:] / torch.tensor(column["temperature"], device=device)[:, None]
-    expected = scaled >= find_candidates(scaled, CASES, scaled.shape[1]).threshold[:, None]
-    kept = logits[1:] >= thresholds[1:, None]
+    expected = scaled >= find_candidates(scaled, cases, scaled.shape[1]).threshold[:, None]
+    expected &= logits[1:] > float("-inf")
+    kept = (logits[1:] >= thresholds[1:, None]) & (logits[1:] > float("-inf"))
     assert kept.sum(1).tolist() == expected.sum(1).tolist()
     assert torch.equal(kept, expected)

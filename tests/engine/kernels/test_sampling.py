@@ -54,14 +54,17 @@ def test_seeded_rows_equal_the_reference(vocab: int, device: torch.device) -> No
 
 
 def test_greedy_padding_and_broken_rows(device: torch.device) -> None:
-    state = state_with([(1, 5, 0.0, 1), (LAYOUT.slots, 0, 0.0, 0), (3, 5, 1.0, 1)], device)
-    logits = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).to(device)
+    """A logit that is infinite is as bad as one that is no number; as on the CPU, even for greedy rows."""
+    slots = [(1, 5, 0.0, 1), (LAYOUT.slots, 0, 0.0, 0), (3, 5, 1.0, 1), (0, 5, 0.0, 1), (2, 5, 1.0, 1)]
+    state = state_with(slots, device)
+    logits = torch.randn(5, 5000, generator=torch.Generator().manual_seed(0)).to(device)
     logits[0, 4321] = 50.0
     logits[2, 4999] = float("nan")
-    sampled = torch.empty(3, dtype=torch.int32, device=device)
-    gumbel_sample(logits, state, LAYOUT, row_slots(state, 3), sampled)
+    logits[3:, 7] = float("inf")
+    sampled = torch.empty(5, dtype=torch.int32, device=device)
+    gumbel_sample(logits, state, LAYOUT, row_slots(state, 5), sampled)
     assert sampled.tolist()[0] == 4321
-    assert sampled.tolist()[2] == -1
+    assert sampled.tolist()[2:] == [-1, -1, -1]
     assert int(state[LAYOUT.position + LAYOUT.slots]) == 0, "the dummy slot never moves"
 
 

@@ -29,6 +29,8 @@ ASKED = [
     SamplingParams(temperature=1.0, min_tokens=3, eos_token_ids=(3, 80)),
     SamplingParams(temperature=0.9, allowed_token_ids=(4, 5, 6, 7), presence_penalty=3.0),
     SamplingParams(temperature=0.0, bad_words=((11,), (12,))),
+    SamplingParams(temperature=0.4, top_k=20, top_p=0.9, allowed_token_ids=(4, 5, 90, -1)),
+    SamplingParams(temperature=0.6, bad_words=((5, 6), (7,), *((a, b) for a in range(40) for b in range(0, 60, 3)))),
     SamplingParams(temperature=1.0, min_p=0.1, logprobs=2),
     SamplingParams(temperature=0.0),
     SamplingParams(temperature=1.3),
@@ -119,9 +121,10 @@ def test_steps_ahead_of_the_host_equal_the_cpus_with_all_tokens(seed: int, devic
         assert there.step(rows, logits, chooser.random() < 0.8) == wanted
         for sequence, ids, matcher, token in zip(sequences, tokens, odd, wanted, strict=True):
             ids.append(token)
-            if matcher:  # only what needs the tokens sees them at once, the others a step late
+            if matcher:
                 matcher.accept(token)
-            sequence.token_ids[:] = ids if matcher else ids[:-1]
+            # Only what needs the tokens sees them at once, the others a step late.
+            sequence.token_ids[:] = ids if sequence.request.needs_history else ids[:-1]
 
 
 def test_rows_that_only_want_filters_are_sampled_from_the_models_own_logits(device: torch.device) -> None:

@@ -20,12 +20,27 @@ PATIENCE_S = 60.0
 
 def test_a_grammar_is_compiled_once_and_known_from_then_on() -> None:
     compiler = DeferredCompiler(MODEL)
-    first = compiler.begin(FIRST)
-    assert first is not None
-    first.result(PATIENCE_S)
-    assert compiler.begin(FIRST) is None
-    assert compiler.begin(SECOND) is not None
-    compiler.cancel()
+    first = compiler.begin(FIRST).result(PATIENCE_S)
+    known = compiler.begin(FIRST)
+    assert known.done()
+    assert known.result() is first
+    assert not compiler.begin(SECOND).done()
+    compiler.close()
+
+
+def test_what_a_request_keeps_is_known_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a hundred others have come in between."""
+    compiler, real, compiled = DeferredCompiler(MODEL), grammar_mask._matcher, list[str]()
+    monkeypatch.setattr(grammar_mask, "_matcher", lambda *a: compiled.append(a[1].text) or real(*a))
+    specs = [GrammarSpec("regex", f"x{number}") for number in range(grammar_mask.MAX_KEPT + 36)]
+    kept = [compiler.begin(spec).result(PATIENCE_S) for spec in specs]
+    for spec in specs:
+        compiler.start(spec)
+    assert len(compiled) == len(specs)
+    del kept
+    compiler.start(specs[0])
+    assert compiled[len(specs) :] == [specs[0].text]
+    compiler.close()
 
 
 def test_a_slow_grammar_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +56,8 @@ def test_a_slow_grammar_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(grammar_mask, "_matcher", matcher)
     waiting = compiler.begin(FIRST)
-    assert waiting is not None
     assert compiler.begin(FIRST) is waiting
     other = compiler.begin(GrammarSpec("regex", "e"))
-    assert other is not None
     other.result(PATIENCE_S)
     assert compiler.start(SECOND).mask().tolist() == known.mask().tolist()
     assert not waiting.done()
@@ -52,15 +65,14 @@ def test_a_slow_grammar_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> No
     waiting.result(PATIENCE_S)
     compiler.start(FIRST)
     assert slow == [FIRST.text]
-    compiler.cancel()
+    compiler.close()
 
 
 def test_what_is_no_grammar_fails_as_it_would_in_the_step(tmp_path: Path) -> None:
     for broken, folder in ((GrammarSpec("regex", "(("), MODEL), (FIRST, tmp_path)):
         compiler = DeferredCompiler(folder)
         future = compiler.begin(broken)
-        assert future is not None
         with pytest.raises(RequestError) as refusal:
             future.result(PATIENCE_S)
         assert refusal.value.param == "response_format"
-        compiler.cancel()
+        compiler.close()
