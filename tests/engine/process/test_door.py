@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
+from engine.errors import DeviceLostError
 from engine.process.client import EngineClient, EngineListener
 from engine.process.door import Door, answering_while_loading
 from engine.process.messages import (
@@ -25,8 +26,9 @@ from engine.process.messages import (
     socket_path,
     started_path,
 )
-from engine.process.recorder import StartRecorder, is_device_lost
+from engine.process.recorder import RecordedRunner, StartRecorder, is_device_lost
 from engine.request import EngineRequest, EngineStats, RequestOutput
+from engine.runner.batch import PendingStep, StepBatch
 from engine.sampling_params import SamplingParams
 from tests.support.loop_by_hand import INFO, Engine, Front, read_until, request
 from tests.support.patience import wait_for
@@ -266,3 +268,16 @@ def test_started_requests_are_on_disk_before_the_step(tmp_path: Path) -> None:
 )
 def test_a_lost_device_is_told_from_a_failed_step(error: Exception, lost: bool) -> None:
     assert is_device_lost(error) is lost
+
+
+@pytest.mark.parametrize("stage", ["launch", "finish_launch", "result"])
+def test_it_is_told_wherever_a_step_fails(stage: str) -> None:
+    lost = RuntimeError("CUDA error: device-side assert triggered")
+    runner, step = Mock(), Mock(spec=PendingStep)
+    runner.launch.return_value = step
+    getattr(runner if stage == "launch" else step, stage).side_effect = lost
+    recorded = RecordedRunner(runner, Mock(spec=StartRecorder))
+    with pytest.raises(DeviceLostError, match="device-side assert"):
+        pending = recorded.launch(Mock(spec=StepBatch))
+        pending.finish_launch()
+        pending.result()
