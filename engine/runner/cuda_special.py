@@ -157,10 +157,11 @@ class SpecialSampler:
     def plan(self, rows: Rows, logits: torch.Tensor, same_rows: object = None) -> SpecialPlan:
         """For a step of these rows, all of which have their slots. While `same_rows` is equal, and not None, so are
         the rows."""
-        if self._known is not None and same_rows is not None and self._known[0] == same_rows:
+        if self._known is not None and self._known[0] == same_rows:
             return self._known[1]
         plan = SpecialPlan(rows, self._layout.slots, logits.shape[1], self._vocab, logits.device)
-        self._known = (same_rows, plan)
+        if same_rows is not None:
+            self._known = (same_rows, plan)
         return plan
 
     def _changed(self, plan: SpecialPlan, rows: Rows, logits: torch.Tensor, result: SpecialResult) -> torch.Tensor:
