@@ -54,18 +54,7 @@ def _best_of_lanes(row, vocab, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _largest_with_count(words, wanted, BITS: tl.constexpr):
-    """The largest word that at least `wanted` of the words reach; 0 where they are fewer."""
-    limit = (wanted * 0).to(tl.uint32)
-    for step in range(BITS):
-        candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
-        if tl.sum((words >= candidate).to(tl.int32), 0) >= wanted:
-            limit = candidate
-    return limit
-
-
-@triton.jit
-def _largest_with_mass(words, weights, enough, BITS: tl.constexpr):
+def _largest(words, weights, enough, BITS: tl.constexpr):
     """The largest word such that the weights of those that reach it sum up to `enough`; 0 where they do not."""
     limit = (enough * 0).to(tl.uint32)
     for step in range(BITS):
@@ -95,22 +84,26 @@ def _gather(row, least, vocab, top, rate, kept, CANDIDATES: tl.constexpr, BLOCK:
 
 
 @triton.jit
+def _largest_of_row(row, vocab, enough, top, rate, MASS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    """As `_largest`, of the whole row, by a pass over it for each bit. Without MASS all tokens weigh 1."""
+    limit = (enough * 0).to(tl.uint32)
+    for step in range(BITS):
+        candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
+        if _kept(row, vocab, candidate, top, rate, MASS, BLOCK) >= enough:
+            limit = candidate
+    return limit
+
+
+@triton.jit
 def _search_row(row, vocab, wanted, share, top, rate, BITS: tl.constexpr, BLOCK: tl.constexpr):
-    """The limits of top_k and top_p by a pass over the row for each bit."""
+    """The limits of top_k and top_p without candidates."""
     limit = (wanted * 0).to(tl.uint32)
     if (wanted > 0) & (wanted < vocab):
-        for step in range(BITS):
-            candidate = limit | (tl.full([], 0x80000000, tl.uint32) >> step)
-            if _kept(row, vocab, candidate, top, rate, False, BLOCK) >= wanted:
-                limit = candidate
-    nucleus = limit * 0
+        limit = _largest_of_row(row, vocab, wanted, top, rate, False, BITS, BLOCK)
     if share < 1.0:
         enough = share * _kept(row, vocab, limit, top, rate, True, BLOCK)
-        for step in range(BITS):
-            candidate = nucleus | (tl.full([], 0x80000000, tl.uint32) >> step)
-            if _kept(row, vocab, candidate, top, rate, True, BLOCK) >= enough:
-                nucleus = candidate
-    return tl.maximum(limit, nucleus)
+        limit = tl.maximum(limit, _largest_of_row(row, vocab, enough, top, rate, True, BITS, BLOCK))
+    return limit
 
 
 @triton.jit
@@ -141,7 +134,7 @@ def _thresholds(
     limit = (wanted * 0).to(tl.uint32)
     if limited | (share < 1.0):
         aim = tl.where(limited, wanted, CANDIDATES // 4)
-        least = _largest_with_count(_ordered(best), aim, BITS)
+        least = _largest(_ordered(best), 1.0, aim, BITS)
         mine = kept + index.to(tl.int64) * CANDIDATES
         found, mass = _gather(row, least, vocab, top, rate, mine, CANDIDATES, BLOCK)
         tl.debug_barrier()  # what some threads have stored, others load
@@ -149,15 +142,14 @@ def _thresholds(
         x = tl.load(mine + place, mask=place < found, other=float("-inf"), cache_modifier=".cg")
         words = tl.where(place < found, _ordered(x), 0)
         if limited:
-            limit = _largest_with_count(words, wanted, BITS)
+            limit = _largest(words, 1.0, wanted, BITS)
         weights = tl.where((place < found) & (words >= limit), tl.exp((x - top) * rate), 0.0)
         among = tl.sum(weights, 0)
         enough = share * tl.where(limited, among, mass)
         if (found > CANDIDATES) | ((share < 1.0) & (among < enough)):
             limit = _search_row(row, vocab, wanted, share, top, rate, BITS, BLOCK)
-        else:
-            if share < 1.0:
-                limit = tl.maximum(limit, _largest_with_mass(words, weights, enough, BITS))
+        elif share < 1.0:
+            limit = tl.maximum(limit, _largest(words, weights, enough, BITS))
         # The likeliest token is kept whatever rounding does to the sums.
         limit = tl.minimum(limit, _ordered(top))
     word = tl.where(limit >> 31 == 1, limit ^ 0x80000000, limit ^ 0xFFFFFFFF)

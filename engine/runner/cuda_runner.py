@@ -22,7 +22,8 @@ from engine.runner.cuda_results import LaunchedStep, ResultRing, WaitingStep
 from engine.runner.cuda_special import SpecialResult, SpecialSampler
 from engine.runner.cuda_steps import CudaSteps, Rehearsal
 from engine.runner.shared_prefix import MIN_ROWS, SharedPrefix
-from engine.runner.special_plan import SpecialPlan, to_device
+from engine.runner.special_plan import SpecialPlan
+from engine.runner.transfers import to_device
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling_params import SamplingParams
 
@@ -206,7 +207,7 @@ class CudaRunner:
         if not special:
             self._steps.sample(logits, slots)
             return self._collect(batch, shape.decode + shape.chunks, None, gap)
-        logits, slots = self._of_rows(logits, rows, gap), self._of_rows(slots, rows, gap)
+        logits, slots = self._of_rows(rows, gap, logits, slots)
         return self._sample_special(batch, self._special.plan(batch.rows, logits), logits, slots, hidden)
 
     def _sample_special(
@@ -231,13 +232,13 @@ class CudaRunner:
         waits = any(r.samples and r.sequence.num_in_flight and r.sequence.request.needs_history for r in rows)
         return WaitingStep(sample) if waits else sample()
 
-    def _of_rows(self, padded: torch.Tensor, rows: int, gap: tuple[int, int]) -> torch.Tensor:
-        """[places, ...] -> [rows, ...]: without the places between the gap's ends, which belong to nobody."""
+    def _of_rows(self, rows: int, gap: tuple[int, int], *padded: torch.Tensor) -> list[torch.Tensor]:
+        """Each [places, ...] -> [rows, ...]: without the places between the gap's ends, which belong to nobody."""
         first, last = gap
         if first == last:
-            return padded[:rows]
-        places = [*range(first), *range(last, last + rows - first)]
-        return padded.index_select(0, to_device(places, torch.int32, self.device))
+            return [tensor[:rows] for tensor in padded]
+        places = to_device([*range(first), *range(last, last + rows - first)], torch.int32, self.device)
+        return [tensor.index_select(0, places) for tensor in padded]
 
     def _collect(
         self, batch: StepBatch, rows: int, special: SpecialResult | None, gap: tuple[int, int] = (0, 0)

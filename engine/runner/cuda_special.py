@@ -17,8 +17,9 @@ from engine.kernels.sampling import gumbel_sample
 from engine.kernels.step_state import StateLayout
 from engine.request import Sequence, TokenLogprobs
 from engine.runner.batch import SampledToken, ScheduledRow
-from engine.runner.special_plan import Rows, SpecialPlan, to_device
+from engine.runner.special_plan import Rows, SpecialPlan
 from engine.runner.token_counts import TokenCounts
+from engine.runner.transfers import to_device, to_host
 from engine.sampling.row_grammars import Compiler, RowGrammars
 from engine.sampling_params import SamplingParams
 
@@ -37,7 +38,7 @@ class LogprobCopy:
         ranks = (raw > chosen).sum(1) + 1
         self._top = [min(k, raw.shape[1]) for k in top]
         values, ids = torch.topk(raw, max(self._top, default=0), dim=1)
-        self._host = [_to_host(t) for t in ((chosen - totals).squeeze(1), ranks, ids, values - totals)]
+        self._host = [to_host(t) for t in ((chosen - totals).squeeze(1), ranks, ids, values - totals)]
 
     def read(self) -> list[TokenLogprobs]:
         """Only once the step's event has passed."""
@@ -46,13 +47,6 @@ class LogprobCopy:
             TokenLogprobs(logprobs[row], ranks[row], tuple(ids[row][:k]), tuple(values[row][:k]))
             for row, k in enumerate(self._top)
         ]
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.device.type == "cpu":
-        return tensor
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
 
 
 class SpecialResult:

@@ -77,7 +77,8 @@ class CudaSteps:
 
     def mixed_logits(self, shape: MixedShape) -> torch.Tensor:
         """Of a padded step with chunks: [decode rows + chunks, vocab], always in the same place."""
-        return self._logits[: shape.decode + shape.chunks].copy_(self.mixed(self.mixed_tensors(shape))[1])
+        tensors = self._buffers.mixed_tensors(shape, shape.tokens, self._max_model_len)
+        return self._logits[: shape.decode + shape.chunks].copy_(self.mixed(tensors)[1])
 
     def sample(self, logits: torch.Tensor, slots: torch.Tensor) -> None:
         """Write a token a row into `sampled` and into the state of its slot."""
@@ -86,9 +87,6 @@ class CudaSteps:
 
     def decode_tensors(self, rows: int, shared: bool = False) -> StepTensors:
         return self._buffers.decode_tensors(rows, self._max_model_len, shared)
-
-    def mixed_tensors(self, shape: MixedShape) -> StepTensors:
-        return self._buffers.mixed_tensors(shape, shape.tokens, self._max_model_len)
 
     def rehearsals(self, sizes: list[int], shares: bool, special: SpecialSampler) -> list[Rehearsal]:
         """Calls that together launch every kernel of decode steps of these sizes, those that take the compiler

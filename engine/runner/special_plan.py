@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from engine.request import EngineRequest
 from engine.runner.batch import ScheduledRow
+from engine.runner.transfers import to_device
 from engine.sampling.filters import filtering
 from engine.sampling.processors import bad_word_ends
 from engine.sampling.row import SamplingRow
@@ -68,11 +69,12 @@ class SpecialPlan:
         self.worded = [number for number, params in samples if params.has_long_bad_words]
         self.waiting = [number for number, params in samples if params.min_tokens]
         self.counted = [number for number, params in samples if params.penalised]
-        self._waiting: tuple[list[int], torch.Tensor] = ([], to_device([], torch.int64, device))
+        self._waiting: tuple[list[int], torch.Tensor | None] = [], None
         self.reported_index = to_device(self.reported, torch.int64, device)
         self.filters = self._filters(samples)
         self.allowed = self._allowed(samples)
-        self.never = self._never(samples)
+        alone = [(number, word) for number, params in samples for word in params.bad_words if len(word) == 1]
+        self.never = self._indices([(number, token) for number, (token,) in alone])
         self.bias = self._bias(samples)
         self.penalties = self._penalties(rows, dummy) if self.counted else None
 
@@ -93,20 +95,19 @@ class SpecialPlan:
         """Flat indices [ids] of the tokens that would end rows before their min_tokens; None: there are none."""
         held = [n for n in self.waiting if _num_output(rows[n]) < rows[n].sequence.request.sampling.min_tokens]
         if held != self._waiting[0]:
-            flat = [n * self._width + i for n in held for i in self._ends(rows[n].sequence.request.sampling)]
-            self._waiting = held, to_device(flat, torch.int64, self._device)
-        return self._waiting[1] if held else None
+            ends = [(n, i) for n in held for i in _end_ids(rows[n].sequence.request.sampling)]
+            self._waiting = held, self._indices(ends)
+        return self._waiting[1]
 
     def ends_of_words(self, rows: Rows) -> torch.Tensor | None:
         """Flat indices [ids] of what would complete a bad word, in rows with words of several tokens. All tokens of
         these rows are known by now. None: there are none."""
-        flat = [
-            number * self._width + token
-            for number in self.worded
-            for token in set(bad_word_ends(_sampling_row(rows[number])))
-            if token < self._vocab
-        ]
-        return to_device(flat, torch.int64, self._device) if flat else None
+        return self._indices([(n, token) for n in self.worded for token in bad_word_ends(_sampling_row(rows[n]))])
+
+    def _indices(self, places: list[tuple[int, int]]) -> torch.Tensor | None:
+        """Flat, of (row, token), none of which counts twice; tokens outside the vocabulary are passed over."""
+        flat = {number * self._width + token for number, token in places if 0 <= token < self._vocab}
+        return to_device(list(flat), torch.int64, self._device) if flat else None
 
     def _allowed(self, samples: list[tuple[int, SamplingParams]]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The arguments of `engine.kernels.processors.apply_masks`, of rows that allow some tokens only."""
@@ -119,19 +120,6 @@ class SpecialPlan:
         words = np.packbits(bits, axis=1, bitorder="little").view("<i4")
         numbers = to_device([number for number, _ in found], torch.int32, self._device)
         return numbers, to_device(words, torch.int32, self._device)
-
-    def _never(self, samples: list[tuple[int, SamplingParams]]) -> torch.Tensor | None:
-        """Flat indices [ids] of the bad words of one token."""
-        flat = [
-            number * self._width + word[0]
-            for number, params in samples
-            for word in params.bad_words
-            if len(word) == 1 and word[0] < self._vocab
-        ]
-        return to_device(flat, torch.int64, self._device) if flat else None
-
-    def _ends(self, params: SamplingParams) -> Iterable[int]:
-        return (i for i in {*params.eos_token_ids, *params.stop_token_ids} if 0 <= i < self._vocab)
 
     def _filters(self, samples: list[tuple[int, SamplingParams]]) -> Filters | None:
         found = [(number, params) for number, params in samples if filtering(params) and not params.greedy]
@@ -172,17 +160,15 @@ def _sampling_row(row: ScheduledRow) -> SamplingRow:
     return SamplingRow(sequence.request.sampling, sequence.token_ids[: row.start + row.count], sequence.num_prompt)
 
 
-def to_device(values: object, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Through page-locked memory, so that the host does not wait for the device."""
-    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=dtype)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def _columns(values: list[list[Any]], dtype: torch.dtype, device: torch.device) -> Iterator[torch.Tensor]:
     """Each list as a tensor whose address is a multiple of 16: kernels are compiled anew for others."""
     count = len(values[0])
     padded = [column + [0] * (-count % 4) for column in values]
     return (column[:count] for column in to_device(padded, dtype, device))
+
+
+def _end_ids(params: SamplingParams) -> tuple[int, ...]:
+    return (*params.eos_token_ids, *params.stop_token_ids)
 
 
 def _num_output(row: ScheduledRow) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from engine.kernels.processors import IN_PROMPT, SAMPLED_ONCE
 from engine.request import Sequence
+from engine.runner.transfers import to_device
 
 
 class TokenCounts:
@@ -33,7 +34,5 @@ class TokenCounts:
         self._owner[slot] = None
 
     def _known(self, ids: np.ndarray) -> torch.Tensor:
-        """Those within the vocabulary, on the device; the host does not wait for the copy."""
-        known = torch.from_numpy(ids[(ids >= 0) & (ids < self.counts.shape[1])])
-        device = self.counts.device
-        return known.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else known
+        """Those within the vocabulary, on the device."""
+        return to_device(ids[(ids >= 0) & (ids < self.counts.shape[1])], torch.int64, self.counts.device)

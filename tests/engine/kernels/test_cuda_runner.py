@@ -27,6 +27,7 @@ from engine.runner.cuda_runner import CudaRunner, RunnerLimits
 from engine.sampling.deferred_compiler import DeferredCompiler
 from engine.sampling.row_grammars import RowGrammars
 from engine.sampling_params import SamplingParams
+from tests.support.odd_grammar import OddThenEven
 from tests.support.stepping import build_cpu_runner
 from tests.support.tiny_checkpoints import build_checkpoint
 
@@ -150,30 +151,13 @@ def test_greedy_seeded_and_special_rows_equal_the_cpu_runner(
         assert [e.logprob for e in first if e] == pytest.approx([e.logprob for e in reference_first if e], abs=2e-3)
 
 
-class OddThenEven:
-    """Stands for a grammar's compiler and its matcher: odd ids, then even ones, and so on."""
-
-    def __init__(self) -> None:
-        self._odd = 1
-
-    def start(self, spec: GrammarSpec) -> OddThenEven:
-        return OddThenEven()
-
-    def accept(self, token_id: int) -> None:
-        assert token_id % 2 == self._odd
-        self._odd = 1 - self._odd
-
-    def mask(self) -> torch.Tensor:
-        return torch.full((16,), 0x55555555, dtype=torch.int32) << self._odd
-
-
 def test_rows_that_need_the_last_token_are_sampled_behind_it(tmp_path: Path, device: torch.device) -> None:
     """Beside one that does not, in steps that are launched ahead."""
     build_checkpoint("qwen3", tmp_path)
     sampling = SamplingParams(temperature=1.0, seed=4, max_tokens=5)
     held = EngineRequest("held", prompt(4, 1), sampling, grammar=GrammarSpec("regex", "x"))
     cpu, cuda = build_cpu_runner(tmp_path, num_blocks=60), cuda_runner(tmp_path, device)
-    cpu._grammars, cuda._special._grammars = RowGrammars(OddThenEven()), RowGrammars(OddThenEven())
+    cpu._grammars, cuda._special._grammars = RowGrammars(OddThenEven(512)), RowGrammars(OddThenEven(512))
     requests = [held, request(1, 3, SamplingParams(temperature=0.0, max_tokens=4))]
     expected, found = generate(cpu, tmp_path, requests), generate(cuda, tmp_path, requests)
     assert [token % 2 for token in tokens(found["held"])] == [1, 0, 1, 0, 1]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from engine.errors import RequestError
 from engine.kernels.step_state import StateLayout, apply_updates
 from engine.request import EngineRequest, GrammarSpec, Sequence
 from engine.runner.batch import ScheduledRow
@@ -18,6 +17,7 @@ from engine.runner.special_plan import SpecialPlan, is_special
 from engine.sampling.row import SamplingRow
 from engine.sampling.sampler import Sampler
 from engine.sampling_params import SamplingParams
+from tests.support.odd_grammar import OddThenEven
 
 VOCAB, PADDED, SLOTS = 60, 64, 8
 ASKED = [
@@ -37,26 +37,6 @@ ASKED = [
 ]
 
 
-class Odd:
-    """Stands for a matcher: odd tokens behind even ones and even ones behind odd."""
-
-    def __init__(self) -> None:
-        self._next = 1
-
-    def accept(self, token_id: int) -> None:
-        if token_id % 2 != self._next:
-            raise RequestError("not allowed")
-        self._next = 1 - self._next
-
-    def mask(self) -> torch.Tensor:
-        return torch.tensor([0x55555555, 0x55555555], dtype=torch.int32) << self._next
-
-
-class Compiler:
-    def start(self, spec: GrammarSpec) -> Odd:
-        return Odd()
-
-
 class Device:
     """The sampler with its state and mirror, as the runner has them, and the same on the CPU."""
 
@@ -64,7 +44,7 @@ class Device:
         self.device = device
         self.layout = StateLayout(SLOTS, SLOTS, 4)
         self.mirror = SlotMirror(self.layout, device)
-        self.sampler = SpecialSampler(self.layout, VOCAB, Compiler(), device)
+        self.sampler = SpecialSampler(self.layout, VOCAB, OddThenEven(VOCAB), device)
         self.sampled = torch.zeros(SLOTS, dtype=torch.int32, device=device)
 
     def step(self, rows: tuple[ScheduledRow, ...], logits: torch.Tensor, keep_plan: bool) -> list[int]:
@@ -111,7 +91,8 @@ def test_steps_ahead_of_the_host_equal_the_cpus_with_all_tokens(seed: int, devic
                 request = EngineRequest(f"{step}-{len(live)}", tuple(ids), sampling, grammar=grammar)
                 length = len(ids) if grammar else chooser.randrange(2, len(ids) + 1)
                 slot = pool.pop(chooser.randrange(len(pool)))
-                live.append((Sequence(request, list(ids), length, slot=slot), list(ids), Odd() if grammar else None))
+                matcher = OddThenEven(VOCAB) if grammar else None
+                live.append((Sequence(request, list(ids), length, slot=slot), list(ids), matcher))
         if not live:
             continue
         sequences, tokens, odd = (list(column) for column in zip(*live, strict=True))
