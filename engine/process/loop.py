@@ -154,6 +154,8 @@ class EngineLoop:
         """A request that cannot be prepared, or that the core refuses, costs that request only."""
         identity, request, result, failure = prepared
         try:
+            if isinstance(failure, RequestError) and request.grammar is not None:
+                raise RequestError(str(failure), request.grammar.param)  # several fields may hold the same grammar
             if failure is not None:
                 raise failure
             self._core.add_request(request, result)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from engine.errors import RequestError
@@ -23,7 +24,7 @@ from engine.process.messages import (
     started_path,
 )
 from engine.process.recorder import StartRecorder
-from engine.request import RequestFault, RequestOutput
+from engine.request import GrammarSpec, RequestFault, RequestOutput
 from tests.support.loop_by_hand import Engine, Front, request
 from tests.support.patience import wait_for
 
@@ -45,7 +46,8 @@ def test_only_quiet_moments_are_used_to_prepare(engine: Engine, monkeypatch: pyt
 def test_a_request_whose_grammar_is_compiled_holds_nobody_up(front: Front, engine: Engine) -> None:
     engine.core.futures = {name: Future() for name in ("slow", "bad", "left")}
     front.send(Hello(os.getpid()))
-    front.send(Submit((request("slow"), request("bad"), request("left"), request("other"))))
+    bad = msgspec.structs.replace(request("bad"), grammar=GrammarSpec("regex", "((", "structured_outputs"))
+    front.send(Submit((request("slow"), bad, request("left"), request("other"))))
     wait_for(lambda: engine.turn() or "other" in engine.core.live, "the request that need not wait")
     front.send(Submit((request("slow"),)))  # a second time: it stays one
     front.send(Cancel(("left",)))
@@ -62,7 +64,7 @@ def test_a_request_whose_grammar_is_compiled_holds_nobody_up(front: Front, engin
         heard += message.outputs if isinstance(message, StepOutputs) else ()
     refused = [output for output in heard if output.finish_reason == "error"]
     assert [(output.request_id, output.error) for output in refused] == [("bad", "no grammar")]
-    assert refused[0].fault == RequestFault("response_format", None)
+    assert refused[0].fault == RequestFault("structured_outputs", None), "its own field, not the compiler's guess"
     engine.core.futures = {}
     front.send(Submit((request("bad"),)))  # the id is free again
     wait_for(lambda: engine.turn() or "bad" in engine.core.live, "the same id")
