@@ -50,10 +50,21 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def sampling_of(args: argparse.Namespace, max_tokens: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        repetition_penalty=args.repetition_penalty,
+        seed=1,
+        max_tokens=max_tokens,
+    )
+
+
 def fill(core: EngineCore, rows: int, args: argparse.Namespace, seed: int) -> float:
     """Admit `rows` fresh prompts and run until all of them decode; seconds of prefill."""
     chooser = random.Random(seed)
-    sampling = SamplingParams(temperature=args.temperature, seed=1, max_tokens=args.steps + 20)
+    sampling = sampling_of(args, args.steps + 20)
     for number in range(rows):
         prompt = tuple(chooser.randrange(100, 150000) for _ in range(args.context))
         core.add_request(EngineRequest(f"{seed}-{number}", prompt, sampling=sampling))
@@ -110,7 +121,7 @@ def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Wait
 def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dict[str, object]:
     """What serving would give if HTTP cost nothing: each client sends its next prompt when its last one ended."""
     chooser = random.Random(clients)
-    sampling = SamplingParams(temperature=args.temperature, seed=1, max_tokens=256)
+    sampling = sampling_of(args, 256)
     left, tokens, numbers, gaps = 2 * clients, 0, 0, []
 
     def send() -> None:
@@ -152,6 +163,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=448, help="tokens of each prompt")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
     parser.add_argument("--attention-backend", default="auto")
     parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--profile", action="store_true")
