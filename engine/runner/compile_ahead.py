@@ -1,8 +1,9 @@
 """Compiles kernels in processes of their own while the engine imports libraries, reads weights and measures memory.
 
-A start with an empty cache has some fifty kernels to compile, a second of a core each. Threads of one process do not
+A start with an empty cache has some sixty kernels to compile, a second of a core each. Threads of one process do not
 overlap well, since compilers hold Python's lock for much of that time. These processes fill the compiler's cache on
-disk, so that the engine finds there what it needs; should they fail, it compiles for itself.
+disk, so that the engine finds there what it needs; should they fail, it compiles for itself. Those kernels that
+service can do without come last: the start does not wait for them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import importlib.metadata
 import logging
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -46,34 +48,59 @@ class CompileJob(msgspec.Struct, frozen=True):
 class AheadCompilation:
     """Workers under way, and the file that tells later starts that there is nothing left to do."""
 
-    def __init__(self, workers: list[subprocess.Popen[bytes]], mark: Path) -> None:
+    def __init__(self, workers: list[subprocess.Popen[bytes]], needed: int, mark: Path) -> None:
+        """`needed`: the reading end of a pipe into which each worker writes a byte, and which it closes, as soon as
+        its part of what a start needs is compiled."""
         self._workers = workers
+        self._needed = needed
         self._mark = mark
         self._began_s = time.monotonic()
+        self._finished = False
 
     def wait(self) -> None:
-        """Until all have ended. A failed one is logged and no more: the engine compiles what is missing."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        try:
-            failed = [w for w in self._workers if w.wait(max(0.0, deadline_s - time.monotonic()))]
-        except subprocess.TimeoutExpired:
-            logger.warning("kernels are not compiled after %.0f s: the engine compiles them itself", PATIENCE_S)
-            return self.stop()
-        if failed:
-            return logger.warning("%d of %d kernel compilers failed", len(failed), len(self._workers))
-        logger.info(
-            "kernels compiled by %d processes in %.1f s", len(self._workers), time.monotonic() - self._began_s
-        )
+        """Until what a start needs is compiled, or those who should have done it have ended."""
+        done, deadline_s = 0, time.monotonic() + PATIENCE_S
+        while select.select([self._needed], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+            written = os.read(self._needed, len(self._workers))
+            if not written:
+                return self._tell("kernels of the start", done)
+            done += len(written)
+        logger.warning("kernels are not compiled after %.0f s: the engine compiles them itself", PATIENCE_S)
+        return self.stop()
+
+    def finished(self) -> bool:
+        """Whether all have ended, without waiting for it. A failed one is logged and no more: the engine compiles
+        what is missing."""
+        if not self._finished and all(worker.poll() is not None for worker in self._workers):
+            self._finish()
+            failed = [worker for worker in self._workers if worker.returncode]
+            if failed:
+                logger.warning("%d of %d kernel compilers failed", len(failed), len(self._workers))
+            else:
+                self._leave_mark()
+        return self._finished
+
+    def _finish(self) -> None:
+        self._finished = True
+        os.close(self._needed)
+
+    def _leave_mark(self) -> None:
+        self._tell("all kernels", len(self._workers))
         try:
             self._mark.touch()
         except OSError as error:
             logger.info("%s cannot be written: the next start looks for kernels anew (%s)", self._mark, error)
+
+    def _tell(self, what: str, processes: int) -> None:
+        logger.info("%s compiled by %d processes in %.1f s", what, processes, time.monotonic() - self._began_s)
 
     def stop(self) -> None:
         """End what is still under way."""
         for worker in self._workers:
             worker.kill()
             worker.wait()
+        if not self._finished:
+            self._finish()
 
 
 def begin(config: EngineConfig) -> AheadCompilation | None:
@@ -93,21 +120,23 @@ def compile_for(config: EngineConfig, capability: tuple[int, int], workers: int)
         return None
     mark.parent.mkdir(parents=True, exist_ok=True)
     job = CompileJob(config, capability, os.getpid())
-    with tempfile.TemporaryFile() as file:
+    needed, working = os.pipe()
+    with tempfile.TemporaryFile() as file, open(working, "wb") as pipe:
         file.write(msgspec.json.encode(job))
         file.flush()
-        command = [sys.executable, "-m", "engine.runner.compile_worker", str(file.fileno())]
+        files = (file.fileno(), pipe.fileno())
+        command = [sys.executable, "-m", "engine.runner.compile_worker", *map(str, files)]
         processes = [
             subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(file.fileno(),),
+                pass_fds=files,
                 process_group=0,
             )
             for _ in range(workers)
         ]
-    return AheadCompilation(processes, mark)
+    return AheadCompilation(processes, needed, mark)
 
 
 def cache_folder() -> Path:

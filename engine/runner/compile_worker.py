@@ -1,4 +1,4 @@
-"""One of the processes that `engine.runner.compile_ahead` starts: `python -m engine.runner.compile_worker FD`.
+"""One of the processes that `engine.runner.compile_ahead` starts: `python -m engine.runner.compile_worker FD FD`.
 
 It walks through the engine's steps with tensors that have shapes but no memory, under a driver that launches nothing:
 what the walk would launch is compiled into the cache, and no GPU is touched.
@@ -110,9 +110,10 @@ class KernelsMet:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status."""
+    """Of the job, and of the pipe to close when what a start needs is compiled. Returns the exit status."""
     os.nice(LESS_URGENT)
-    claims = Claims(int(arguments[0]))
+    file, needed = map(int, arguments)
+    claims = Claims(file)
     job = claims.job()
     if not end_with_parent(job.parent_pid):
         return 1
@@ -121,6 +122,10 @@ def main(arguments: list[str]) -> int:
     knobs.runtime.jit_cache_hook = kernels.is_others
     runner = paper_runner(job)
     for rehearse in (*runner.rehearsals(), *runner.mixed_rehearsals()):
+        rehearse()
+    os.write(needed, b".")
+    os.close(needed)
+    for rehearse in runner.later_rehearsals():
         rehearse()
     return 0
 

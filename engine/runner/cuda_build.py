@@ -70,7 +70,7 @@ def plan_steps(
 def build(
     config: EngineConfig, model: ModelConfig, report: Report, ahead: AheadCompilation | None = None
 ) -> tuple[CudaRunner, EngineInfo]:
-    """`ahead` is compiling kernels meanwhile, and is waited for.
+    """`ahead` is compiling kernels meanwhile. What the start needs is waited for; the runner looks after the rest.
 
     Raises ModelLoadError for the checkpoint's faults, ConfigurationError for settings that do not fit the GPU.
     """
@@ -98,7 +98,7 @@ def build(
         if ahead is not None:
             report("kernels", 0.0, "")
             ahead.wait()
-        runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), config.enforce_eager)
+        runner = CudaRunner(forward, limits, DeferredCompiler(config.model_path), config.enforce_eager, ahead)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigurationError(f"the model does not fit into the GPU's memory: {error}") from error
     return runner, describe(

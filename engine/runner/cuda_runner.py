@@ -15,6 +15,7 @@ from engine.kernels.step_state import StateLayout
 from engine.models.config import ModelConfig
 from engine.request import EngineRequest, Sequence
 from engine.runner.batch import PendingStep, ScheduledRow, StepBatch, StepSizes
+from engine.runner.compile_ahead import AheadCompilation
 from engine.runner.cuda_buffers import MixedShape, StepBuffers
 from engine.runner.cuda_forward import CudaForward
 from engine.runner.cuda_graphs import StepGraphs, bucket_sizes, smallest
@@ -81,8 +82,11 @@ class CudaRunner:
         limits: RunnerLimits,
         compiler: DeferredCompiler,
         eager: bool = False,
+        ahead: AheadCompilation | None = None,
     ) -> None:
+        """`ahead` is still compiling the kernels for shared prefixes."""
         self._compiler = compiler
+        self._ahead = ahead
         cache = forward.kv_cache
         self._forward = forward
         self._limits = limits
@@ -137,7 +141,7 @@ class CudaRunner:
 
     def _shares(self, batch: StepBatch) -> bool:
         """Whether the decode rows have a common prefix that attention reads once; the device is told its length."""
-        if self._shared_prefix is None:
+        if self._shared_prefix is None or self._is_compiling():
             return False
         tokens = self._shared_prefix.tokens(batch.rows, batch.num_decode_rows)
         if tokens:
@@ -272,7 +276,7 @@ class CudaRunner:
             for tokens in (CHUNK_TOKENS[0], 2048, 8192):
                 if tokens <= self._limits.max_num_batched_tokens:
                     self._pretend_chunk(tokens)
-        while self.prepare_more():
+        while self._capture_next():
             pass
         torch.cuda.synchronize()
         if self._shared_prefix:  # in idle moments: until then such steps run without reading the prefix only once
@@ -282,7 +286,11 @@ class CudaRunner:
 
     def rehearsals(self) -> list[Rehearsal]:
         """Calls that together launch every kernel of decode steps and of sampling; they may run side by side."""
-        return self._steps.rehearsals(self._sizes, self._shared_prefix is not None, self._special)
+        return self._steps.rehearsals(self._sizes, self._special)
+
+    def later_rehearsals(self) -> list[Rehearsal]:
+        """Of the kernels for shared prefixes, which service can do without."""
+        return self._steps.shared_rehearsals(self._sizes) if self._shared_prefix else []
 
     def mixed_rehearsals(self) -> list[Rehearsal]:
         """Calls, one at a time, that launch what is missing for prompt chunks."""
@@ -299,15 +307,22 @@ class CudaRunner:
             with torch.cuda.device(self.device):
                 rehearse()
 
+        later = [] if self._is_compiling() else self.later_rehearsals()
         with ThreadPoolExecutor(max_workers=COMPILERS) as pool:
-            list(pool.map(on_device, self.rehearsals()))
+            list(pool.map(on_device, [*later, *self.rehearsals()]))
+
+    def _is_compiling(self) -> bool:
+        return self._ahead is not None and not self._ahead.finished()
 
     def prepare(self, request: EngineRequest) -> Future[Any] | None:
         """Its grammar, if it has one."""
         return self._compiler.begin(request.grammar) if request.grammar else None
 
     def prepare_more(self) -> bool:
-        """Capture one graph that is planned, or that service has missed."""
+        """Capture one graph that is planned, or that service has missed, once all kernels are compiled."""
+        return self._is_compiling() or self._capture_next()
+
+    def _capture_next(self) -> bool:
         while self._later:
             graphs, shape = self._later.popleft()
             if not graphs.ready(shape):
@@ -355,3 +370,5 @@ class CudaRunner:
     def close(self) -> None:
         """Device memory goes with the object."""
         self._compiler.close()
+        if self._ahead is not None:
+            self._ahead.stop()

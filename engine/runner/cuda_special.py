@@ -131,8 +131,8 @@ class SpecialSampler:
 
     def rehearse(self, state: torch.Tensor, width: int, dtype: torch.dtype) -> None:
         """Launch every kernel once for the dummy slot, on logits [1, width] of the model's `dtype`."""
-        dummy, row = (to_device([n], torch.int32, state.device) for n in (self._layout.slots, 0))
-        sampled, words = torch.zeros_like(row), torch.zeros((1, -(-self._vocab // 32)), dtype=torch.int32)
+        dummy, row, sampled = (to_device([n], torch.int32, state.device) for n in (self._layout.slots, 0, 0))
+        words = torch.zeros((1, -(-self._vocab // 32)), dtype=torch.int32)
         one = torch.ones((1,), device=state.device)
         logits = torch.zeros((1, width), dtype=dtype, device=state.device)
         for usable in (logits[:, : self._vocab], logits.float()[:, : self._vocab]):

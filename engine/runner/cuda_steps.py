@@ -69,11 +69,14 @@ class CudaSteps:
 
     def mixed(self, tensors: StepTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """A step with chunks: (hidden states [tokens, hidden], logits of each row's last token [rows, vocab])."""
+        hidden = self._mixed_hidden(tensors)
+        last = tensors.metadata.query_start[1:] - 1
+        return hidden, self._forward.logits(hidden.index_select(0, last))
+
+    def _mixed_hidden(self, tensors: StepTensors) -> torch.Tensor:
         metadata = tensors.metadata
         self._prepare(tensors, metadata.context_len.shape[0], metadata.num_decode_rows)
-        hidden = self._forward.hidden(self._forward.embed(tensors.token_ids), metadata)
-        last = metadata.query_start[1:] - 1
-        return hidden, self._forward.logits(hidden.index_select(0, last))
+        return self._forward.hidden(self._forward.embed(tensors.token_ids), metadata)
 
     def mixed_logits(self, shape: MixedShape) -> torch.Tensor:
         """Of a padded step with chunks: [decode rows + chunks, vocab], always in the same place."""
@@ -88,13 +91,9 @@ class CudaSteps:
     def decode_tensors(self, rows: int, shared: bool = False) -> StepTensors:
         return self._buffers.decode_tensors(rows, self._max_model_len, shared)
 
-    def rehearsals(self, sizes: list[int], shares: bool, special: SpecialSampler) -> list[Rehearsal]:
-        """Calls that together launch every kernel of decode steps of these sizes, those that take the compiler
-        longest first. They may run in several threads at once. `shares`: whether shared prefixes are read once."""
-
-        def rehearse_shared(size: int) -> None:
-            with torch.inference_mode():
-                self._forward.rehearse_attention(self.decode_tensors(size, shared=True).metadata)
+    def rehearsals(self, sizes: list[int], special: SpecialSampler) -> list[Rehearsal]:
+        """Calls that together launch every kernel of decode steps of these sizes, but for shared prefixes, those that
+        take the compiler longest first. They may run in several threads at once."""
 
         def rehearse(size: int) -> None:
             with torch.inference_mode():
@@ -104,17 +103,23 @@ class CudaSteps:
             with torch.inference_mode():
                 special.rehearse(self._buffers.state, self._logits.shape[1], self._logits.dtype)
 
-        first = [sizes[-1], *(size for size in COMPILED_FIRST if size in sizes)]
-        order = [*first, *(size for size in sizes if size not in first)]
-        shared = [functools.partial(rehearse_shared, size) for size in order if shares and size >= MIN_ROWS]
-        return [*shared, rehearse_special, *(functools.partial(rehearse, size) for size in order)]
+        return [rehearse_special, *(functools.partial(rehearse, size) for size in _slowest_first(sizes))]
+
+    def shared_rehearsals(self, sizes: list[int]) -> list[Rehearsal]:
+        """Likewise, of what reads a shared prefix once."""
+
+        def rehearse(size: int) -> None:
+            with torch.inference_mode():
+                self._forward.rehearse_attention(self.decode_tensors(size, shared=True).metadata)
+
+        return [functools.partial(rehearse, size) for size in _slowest_first(sizes) if size >= MIN_ROWS]
 
     def mixed_rehearsals(self, shapes: list[MixedShape]) -> list[Rehearsal]:
         """Calls, one at a time, that launch our kernels for prompt chunks; none where decode launches them all."""
 
         def rehearse(shape: MixedShape) -> None:
             with torch.inference_mode():
-                self.mixed_logits(shape)
+                self._mixed_hidden(self._buffers.mixed_tensors(shape, shape.tokens, self._max_model_len))
 
         return [functools.partial(rehearse, s) for s in shapes] if self._forward.attention.name == "triton" else []
 
@@ -132,3 +137,8 @@ class CudaSteps:
             metadata.context_len,
             metadata.block_table,
         )
+
+
+def _slowest_first(sizes: list[int]) -> list[int]:
+    first = [sizes[-1], *(size for size in COMPILED_FIRST if size in sizes)]
+    return [*first, *(size for size in sizes if size not in first)]

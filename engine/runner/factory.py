@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,18 +34,18 @@ def build_runner(config: EngineConfig, report: Report) -> Built:
         raise ConfigurationError(f"model_path {config.model_path} is not a folder")
     model = load_model_config(config.model_path)
     config = msgspec.structs.replace(config, max_model_len=choose_max_model_len(config, model))
-    ahead = compile_ahead.begin(config)  # before torch is imported, which takes seconds
-    try:
+    with ExitStack() as unneeded:
+        ahead = compile_ahead.begin(config)  # before torch is imported, which takes seconds
+        if ahead is not None:
+            unneeded.callback(ahead.stop)
         device = choose_device(config.device)
         config = msgspec.structs.replace(config, device=str(device))
         if device.type == "cuda":
-            return cast(
-                Built, importlib.import_module("engine.runner.cuda_build").build(config, model, report, ahead)
-            )
+            build = importlib.import_module("engine.runner.cuda_build").build
+            built = cast(Built, build(config, model, report, ahead))
+            unneeded.pop_all()  # the runner's own from now on
+            return built
         return cast(Built, importlib.import_module("engine.runner.cpu_build").build(config, model, report))
-    finally:
-        if ahead is not None:
-            ahead.stop()
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "oai_server" / "demo_model"
 START = """
 import sys
+import time
 from triton import knobs
 from engine.config import EngineConfig
 from engine.runner import compile_ahead
@@ -20,10 +21,14 @@ fields = {"device": "cuda", "max_model_len": 512, "max_num_seqs": 40, "num_block
 config = EngineConfig(sys.argv[1], **fields)
 ahead = compile_ahead.compile_for(config, compile_ahead.compute_capability(0), workers=4)
 ahead.wait()
+while not ahead.finished():
+    time.sleep(0.05)
 missed = []
 knobs.compilation.listener = lambda src, cache_hit, **_: cache_hit or missed.append(src.name)
 runner, _ = build_runner(config, lambda phase, fraction, detail: None)
 runner.warm_up()
+while runner.prepare_more():
+    pass
 print("missed:", *missed)
 """
 

@@ -38,6 +38,25 @@ ahead = compile_ahead.compile_for(config, (9, 0), 2)
 print(*(worker.pid for worker in ahead._workers), flush=True)
 time.sleep(60)
 """
+WALK = """
+import sys
+import msgspec
+from triton import knobs
+from triton.runtime import driver
+from engine.config import EngineConfig
+from engine.runner.compile_ahead import CompileJob
+from engine.runner.compile_worker import PaperDriver, paper_runner
+met = []
+knobs.runtime.jit_cache_hook = lambda *, fn, **_: met.append(fn.name.rpartition(".")[2]) or True  # none is compiled
+driver.set_active(PaperDriver((9, 0)))
+runner = paper_runner(CompileJob(msgspec.json.decode(sys.argv[1], type=EngineConfig), (9, 0), 0))
+for rehearse in (*runner.rehearsals(), *runner.mixed_rehearsals()):
+    rehearse()
+assert "_shared_prefix" not in met and "_paged_prefill" in met, met
+for rehearse in runner.later_rehearsals():
+    rehearse()
+print(*{"_shared_prefix"} & set(met), *[name for name in ("sympy", "torch._dynamo") if name in sys.modules], "walked")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +82,11 @@ def test_every_kernel_is_compiled_and_later_starts_know_it(cache: Path) -> None:
     ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=2)
     assert ahead is not None
     ahead.wait()
+    _wait_for_the_rest(ahead)
     kernels = sorted(path.stem for path in cache.glob("*/*.cubin"))
     assert {"_paged_decode", "_paged_prefill", "_add_rms_norm", "_qk_norm_rope_store", "_gemv"} <= set(kernels)
-    assert {"_prepare_rows", "_best_of_row", "_skinny_gemm"} <= set(kernels)
+    assert {"_prepare_rows", "_best_of_row", "_skinny_gemm", "_thresholds", "_penalise"} <= set(kernels)
+    assert _mark(CONFIG).exists()
     assert compile_ahead.compile_for(CONFIG, HOPPER, workers=2) is None
     for changed in ({"max_num_seqs": 3}, {"max_model_len": 256}, {"dtype": "float16"}):
         assert not _mark(msgspec.structs.replace(CONFIG, **changed)).exists()
@@ -79,6 +100,7 @@ def test_a_failed_worker_leaves_no_mark(tmp_path: Path, caplog: pytest.LogCaptur
     assert ahead is not None
     with caplog.at_level(logging.WARNING):
         ahead.wait()
+        _wait_for_the_rest(ahead)
     assert "1 of 1 kernel compilers failed" in caplog.text
     assert not _mark(broken).exists()
 
@@ -122,6 +144,32 @@ def test_a_kernel_is_claimed_by_one_process(tmp_path: Path) -> None:
         assert [claims.take(number) for number in (0, 1, 2)] == [False, False, True]
         other.communicate()
         assert claims.take(0)
+
+
+def test_compilers_that_are_not_needed_any_more_are_ended(caplog: pytest.LogCaptureFixture) -> None:
+    ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=2)
+    assert ahead is not None
+    assert not ahead.finished()
+    with caplog.at_level(logging.WARNING):
+        ahead.stop()
+        ahead.stop()
+    assert ahead.finished()
+    assert not _mark(CONFIG).exists()
+    assert caplog.text == ""
+
+
+def test_walking_through_steps_imports_nothing_for_symbolic_shapes() -> None:
+    """Some operations on tensors without memory do, which costs each worker seconds."""
+    fields = msgspec.json.encode(msgspec.structs.replace(CONFIG, max_num_seqs=40)).decode()
+    done = subprocess.run([sys.executable, "-c", WALK, fields], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["_shared_prefix", "walked"]
+
+
+def _wait_for_the_rest(ahead: compile_ahead.AheadCompilation) -> None:
+    deadline_s = time.monotonic() + 120
+    while not ahead.finished():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def _mark(config: EngineConfig, capability: tuple[int, int] = HOPPER) -> Path:
