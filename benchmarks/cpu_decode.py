@@ -21,7 +21,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 import transformers
@@ -66,11 +65,11 @@ class Ours:
     def __init__(self, folder: Path, threads: int) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        command = f"{sys.executable} -m oai_server serve --model {folder} --port {urlparse(url).port} "
+            port = int(probe.getsockname()[1])
+        command = f"{sys.executable} -m oai_server serve --model {folder} --port {port} "
         command += f"--served-model-name m --max-model-len 4096 --num-threads {threads} --log-level warning"
-        self._server = Server(command, url, folder.parent / "server.log", START_TIMEOUT_S)
-        self._target = load.Target(url, "m")
+        self._server = Server(command, port, folder.parent / "server.log", START_TIMEOUT_S)
+        self._target = load.Target(self._server.url, "m")
 
     def run(self, clients: int, prompt: int, output: int, seed: int) -> dict[str, Any]:
         scenario = Scenario(input=(prompt, prompt), output=output)

@@ -22,6 +22,7 @@ import os
 import queue
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,9 +48,13 @@ STOP_TIMEOUT_S = 30.0
 class Server:
     """A server process in a group of its own."""
 
-    def __init__(self, command: str, url: str, log: Path, start_timeout_s: float) -> None:
+    def __init__(self, command: str, port: int, log: Path, start_timeout_s: float) -> None:
+        """Raises RuntimeError where it cannot be started, and where another one would be measured in its place."""
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise RuntimeError(f"another server answers on port {port} already")
         self._log = log.open("wb")
-        self._url = url
+        self.url = f"http://127.0.0.1:{port}"
         begun = time.monotonic()
         self.process = subprocess.Popen(
             shlex.split(command), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
@@ -66,7 +71,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}; see {self._log.name}")
             try:
-                with urllib.request.urlopen(f"{self._url}/health", timeout=2) as reply:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as reply:
                     if reply.status == 200:
                         return
             except (OSError, urllib.error.URLError):
@@ -108,7 +113,6 @@ def run_server(
     name: str, command: str, scenarios: list[Scenario], args: argparse.Namespace, outcome: Outcome
 ) -> None:
     """Start it, run the scenarios in turn, stop it. What fails is told and does not stop the rest."""
-    url = f"http://127.0.0.1:{args.port}"
     names = {
         "python": sys.executable,
         "model": args.model,
@@ -117,7 +121,7 @@ def run_server(
     }
     load.say(f"== {name}: starting")
     try:
-        server = Server(command.format(**names), url, args.logs / f"{name}.log", args.start_timeout)
+        server = Server(command.format(**names), args.port, args.logs / f"{name}.log", args.start_timeout)
     except (RuntimeError, OSError) as error:
         load.say(f"== {name}: {error}")
         outcome.failures["start"] = str(error)
@@ -125,7 +129,7 @@ def run_server(
     try:
         outcome.start_s = server.start_s
         load.say(f"== {name}: healthy after {server.start_s:.1f} s")
-        target = load.Target(url, "m", args.vocab, processes=args.processes, seed=args.seed)
+        target = load.Target(server.url, "m", args.vocab, processes=args.processes, seed=args.seed)
         for number, scenario in enumerate(scenarios):
             try:
                 outcome.levels[scenario.name] = load.measure(target, scenario, warm=number == 0)
