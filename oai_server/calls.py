@@ -37,7 +37,7 @@ class Call:
 
     __slots__ = (
         *("_closed", "_finished", "_first_s", "_intervals", "_max_tokens"),
-        *("choices_per_prompt", "generations", "last_s", "num_choices", "record", "services"),
+        *("choices_per_prompt", "failed", "generations", "last_s", "num_choices", "record", "services"),
     )
 
     def __init__(self, services: Services, record: RequestRecord, requests: Sequence[GenerationRequest]) -> None:
@@ -51,6 +51,8 @@ class Call:
         self._first_s = 0.0
         self.last_s = 0.0
         """When the latest output came, on the clock of time.perf_counter(); 0 before the first."""
+        self.failed = False
+        """Whether it ends by an error, and not because somebody left."""
         self._closed = False
         self._intervals = services.telemetry.inter_token_latency
 
@@ -59,9 +61,13 @@ class Call:
     async def whole(self) -> list[ChoiceDelta]:
         """Every choice whole, in order of index. For requests with stream=False."""
         deltas: list[ChoiceDelta] = []
-        for number, generation in enumerate(self.generations):
-            async for batch in generation:
-                deltas += self._reindexed(number, batch)
+        try:
+            for number, generation in enumerate(self.generations):
+                async for batch in generation:
+                    deltas += self._reindexed(number, batch)
+        except Exception:
+            self.failed = True
+            raise
         self._count_finished(deltas)
         return sorted(deltas, key=lambda delta: delta.index)
 
@@ -167,8 +173,9 @@ class Call:
         usage = self.usage()
         self.record.usage = usage
         if not self.finished:
-            telemetry.count_finished("abort")
-            self.record.finish = self.record.finish or "abort"
+            reason = "error" if self.failed else "abort"
+            telemetry.count_finished(reason)
+            self.record.finish = self.record.finish or reason
         telemetry.e2e_request_latency.observe(self.record.seconds())
         telemetry.prompt_tokens.observe(usage.prompt_tokens)
         telemetry.generation_tokens.observe(usage.completion_tokens)

@@ -132,6 +132,7 @@ class TokenStream(EventSourceResponse):
 
     def _failure(self, error: ApiError) -> bytes:
         """The end of a stream that failed: the official clients raise APIError with the message and the code."""
+        self._call.failed = True
         self._call.record.finish = error.code or "error"
         return b"data: " + error.body() + b"\n\n" + DONE
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.errors import EngineDeadError
 from oai_server.app import make_services
 from oai_server.settings import Settings
 from oai_server.shared_metrics import SharedMetrics
@@ -116,6 +117,18 @@ def test_what_a_request_adds(server: LiveServer) -> None:
     server.wait_idle()
     assert [total(server, name) - old for name, old in zip(counted, before, strict=True)] == [2, 8, 2, 10]
     assert total(server, "vllm:request_success_total", finished_reason="length") - done == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [EngineDeadError("gone"), RuntimeError("a bug")])
+def test_a_failure_of_ours_is_no_abort(server: LiveServer, error: Exception, stream: bool) -> None:
+    server.backend.script = Script(fail_after=2, error=error)
+    name, reasons = "vllm:request_success_total", ("error", "abort", "length")
+    before = [total(server, name, finished_reason=reason) for reason in reasons]
+    server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5, "stream": stream})
+    server.wait_idle()
+    after = [total(server, name, finished_reason=reason) for reason in reasons]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 0, 0]
 
 
 def test_the_longest_choice_is_told_apart_from_all_choices_together(server: LiveServer) -> None:
