@@ -66,6 +66,15 @@ def step_sizes(model: ModelConfig) -> StepSizes:
     return StepSizes(RIDGE_TOKENS, -(-int(BUSY_FLOP / (2 * weights)) // 64) * 64)
 
 
+def _decode_graphs(steps: CudaSteps, shared: bool) -> tuple[StepGraphs[int], StepGraphs[int]]:
+    """(decode and sample, decode up to the logits), by rows."""
+    sample, rehearse, logits = (
+        functools.partial(call, shared=shared)
+        for call in (steps.decode_and_sample, steps.rehearse, steps.decode_logits)
+    )
+    return StepGraphs(sample, rehearse), StepGraphs(logits, logits)
+
+
 Later = tuple[StepGraphs[Any], Any]
 """Graphs, and a shape that they should be captured for when there is time."""
 
@@ -111,16 +120,9 @@ class CudaRunner:
         self._chunk_sizes = [size for size in CHUNK_TOKENS if size <= longest]
         most = limits.max_num_seqs
         self._mixed_sizes = [0, *(size for size in (8, 32, 64, 128, 256, 512) if size < most), most]
-        steps = self._steps
-        self._sampling_graphs = StepGraphs(steps.decode_and_sample, steps.rehearse)
-        self._logits_graphs = StepGraphs(steps.decode_logits, steps.decode_logits)
-        self._mixed_graphs = StepGraphs(steps.mixed_logits, steps.mixed_logits)
-        sample_shared, rehearse_shared, logits_shared = (
-            functools.partial(call, shared=True)
-            for call in (steps.decode_and_sample, steps.rehearse, steps.decode_logits)
-        )
-        self._shared_sampling_graphs = StepGraphs(sample_shared, rehearse_shared)
-        self._shared_logits_graphs = StepGraphs(logits_shared, logits_shared)
+        self._sampling_graphs, self._logits_graphs = _decode_graphs(self._steps, shared=False)
+        self._shared_sampling_graphs, self._shared_logits_graphs = _decode_graphs(self._steps, shared=True)
+        self._mixed_graphs = StepGraphs(self._steps.mixed_logits, self._steps.mixed_logits)
         reads_once = forward.attention.reads_shared_prefix and not any(forward.config.layer_windows)
         self._shared_prefix = SharedPrefix(self._buffers.mirror, self.block_size) if reads_once else None
         self._later: deque[Later] = deque()

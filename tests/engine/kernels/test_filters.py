@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.kernels.candidates import GROUP
 from engine.kernels.filters import CANDIDATES, filter_thresholds
 from engine.sampling.filters import find_candidates
 from engine.sampling_params import SamplingParams
@@ -23,7 +24,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("candidates", [CANDIDATES, 256, 16])
+@pytest.mark.parametrize("candidates", [CANDIDATES, 256, GROUP.value])
 @pytest.mark.parametrize("rounded", [False, True])
 def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, candidates: int, device: torch.device) -> None:
     """`rounded`: many equal logits, which stand or fall together. The fewer candidates, the more rows are searched
