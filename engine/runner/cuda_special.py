@@ -23,8 +23,8 @@ from engine.runner.transfers import to_device, to_host
 from engine.sampling.row_grammars import Compiler, RowGrammars
 from engine.sampling_params import SamplingParams
 
-PROMPT_LOGPROB_ROWS = 64
-"""Positions whose logits exist at once while prompt logprobs are computed."""
+LOGPROB_ROWS = 64
+"""Whose logits exist as float32 at once while log-probabilities are computed: some 110 MB at Qwen's vocabulary."""
 
 
 class LogprobCopy:
@@ -56,12 +56,19 @@ class SpecialResult:
         self.failed: dict[str, str] = {}
         """By request id: grammars that cannot be followed."""
         self._reported: list[int] = []
-        self._sampled: LogprobCopy | None = None
+        self._sampled: list[LogprobCopy] = []
         self._prompt: dict[str, list[LogprobCopy]] = {}
 
-    def report(self, numbers: list[int], copy: LogprobCopy) -> None:
-        """Logprobs of what these rows sampled."""
-        self._reported, self._sampled = numbers, copy
+    def report(
+        self, numbers: list[int], places: torch.Tensor, logits: torch.Tensor, sampled: torch.Tensor, top: list[int]
+    ) -> None:
+        """Queue the logprobs of what the rows `numbers` sampled, which `places` [reported] int64 are on the device:
+        logits [rows, vocab] before any change, ids [rows]; `top` as in `LogprobCopy`."""
+        self._reported = numbers
+        for at in range(0, len(numbers), LOGPROB_ROWS):
+            part = places[at : at + LOGPROB_ROWS]
+            raw, tokens = logits.index_select(0, part), sampled.index_select(0, part).long()
+            self._sampled.append(LogprobCopy(raw, tokens, top[at : at + LOGPROB_ROWS]))
 
     def read_prompt(
         self, rows: Rows, hidden: torch.Tensor, to_logits: Callable[[torch.Tensor], torch.Tensor]
@@ -74,16 +81,15 @@ class SpecialResult:
             if top is not None and following:
                 tokens = to_device(following, torch.int64, hidden.device)
                 copies = self._prompt.setdefault(sequence.request_id, [])
-                for at in range(0, len(following), PROMPT_LOGPROB_ROWS):
-                    part = tokens[at : at + PROMPT_LOGPROB_ROWS]
+                for at in range(0, len(following), LOGPROB_ROWS):
+                    part = tokens[at : at + LOGPROB_ROWS]
                     logits = to_logits(hidden[first + at : first + at + len(part)])
                     copies.append(LogprobCopy(logits, part, [top] * len(part)))
             first += row.count
 
     def with_logprobs(self, sampled: list[SampledToken | None]) -> list[SampledToken | None]:
-        if self._sampled is None:
-            return sampled
-        for number, entry in zip(self._reported, self._sampled.read(), strict=True):
+        entries = [entry for copy in self._sampled for entry in copy.read()]
+        for number, entry in zip(self._reported, entries, strict=True):
             token = sampled[number]
             if token is not None:
                 sampled[number] = SampledToken(token.token_id, entry)
@@ -125,8 +131,7 @@ class SpecialSampler:
             count_sampled(self._counts.counts, plan.penalties.slots, sampled)
         if plan.reported:
             top = [_params(rows[number]).logprobs or 0 for number in plan.reported]
-            tokens = sampled.index_select(0, plan.reported_index).long()
-            result.report(plan.reported, LogprobCopy(logits.index_select(0, plan.reported_index), tokens, top))
+            result.report(plan.reported, plan.reported_index, logits, sampled, top)
         return result
 
     def rehearse(self, state: torch.Tensor, width: int, dtype: torch.dtype) -> None:
