@@ -64,6 +64,11 @@ class Interruptible:
             self._error = error
             self._task.cancel()
 
+    @property
+    def ends_with_error(self) -> bool:
+        """Whether it is interrupted while its client is there and will be told."""
+        return self._error is not None and not isinstance(self._error, ClientGoneError)
+
     async def __aenter__(self) -> Self:
         if self._on_lost is not None and self._on_lost.lost:
             raise ClientGoneError  # a block that never waits would not meet its cancellation before its end

@@ -82,12 +82,12 @@ class TokenStream(EventSourceResponse):
         except ClientGoneError:
             return
         except ApiError as error:
-            last = self._failure(error)
+            last = self._end_failed(error)
         except EngineError as error:
-            last = self._failure(self._call.services.told(error))
+            last = self._end_failed(self._call.services.told(error))
         except Exception:
             logger.exception("stream %s failed", self._call.record.request_id)
-            last = self._failure(internal_error())
+            last = self._end_failed(internal_error())
         self._stop_pings()
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
@@ -130,10 +130,13 @@ class TokenStream(EventSourceResponse):
                 await asyncio.sleep(0)
         return body + encoder.end(call.usage())
 
-    def _failure(self, error: ApiError) -> bytes:
-        """The end of a stream that failed: the official clients raise APIError with the message and the code."""
+    def _end_failed(self, error: ApiError) -> bytes:
         self._call.failed = True
         self._call.record.finish = error.code or "error"
+        return self._failure(error)
+
+    def _failure(self, error: ApiError) -> bytes:
+        """The end of a stream that failed: the official clients raise APIError with the message and the code."""
         return b"data: " + error.body() + b"\n\n" + DONE
 
     # ---- keep-alive comments

@@ -71,7 +71,7 @@ class Telemetry(msgspec.Struct):
     params_n: Histogram = _histogram(CHOICES)
     params_max_tokens: Histogram = _histogram(TOKENS)
     finished: dict[str, int] = {}
-    """Choices by finish_reason; "abort" counts requests that ended early."""
+    """Choices by finish_reason; "abort" counts requests whose clients left, "error" those that failed."""
     rejected: int = 0
     """Requests refused because the queue was full or no engine was up."""
     http_requests: dict[str, int] = {}

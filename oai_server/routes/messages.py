@@ -33,9 +33,7 @@ class MessageStream(TokenStream):
     """Ends with an error event of Anthropic's when it fails."""
 
     def _failure(self, error: ApiError) -> bytes:
-        record = self._call.record
-        record.finish = error.code or "error"
-        return error_event(error, record.request_id)
+        return error_event(error, self._call.record.request_id)
 
 
 @json_post("/")

@@ -53,13 +53,14 @@ async def answer(
     """
     services, record = request.services, request.record
     record.model = services.backend.card.ids[0]
-    async with Interruptible(services.live, request.scope, request.receive):
+    async with Interruptible(services.live, request.scope, request.receive) as running:
         call = await admit(services, record, asked)
         if asked[0].stream:
             return stream(call, encoder(call))
         try:
             deltas = await call.whole()
         finally:
+            call.failed |= running.ends_with_error
             call.close()
     return json_reply(reply(call, deltas))
 

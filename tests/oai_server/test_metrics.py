@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.errors import EngineDeadError
 from oai_server.app import make_services
+from oai_server.errors import ApiError, ClientGoneError, shutting_down
 from oai_server.settings import Settings
 from oai_server.shared_metrics import SharedMetrics
 from oai_server.telemetry import Histogram, Telemetry
 from tests.support.fake_backend import FakeBackend, Script
 from tests.support.live_server import LiveServer
+from tests.support.patience import wait_for
 
 VLLM_NAMES = (
     *(
@@ -119,16 +122,40 @@ def test_what_a_request_adds(server: LiveServer) -> None:
     assert total(server, "vllm:request_success_total", finished_reason="length") - done == 2
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("error", [EngineDeadError("gone"), RuntimeError("a bug")])
-def test_a_failure_of_ours_is_no_abort(server: LiveServer, error: Exception, stream: bool) -> None:
+def test_a_failure_of_ours_is_no_abort(server: LiveServer, error: Exception, stream: bool, path: str) -> None:
     server.backend.script = Script(fail_after=2, error=error)
     name, reasons = "vllm:request_success_total", ("error", "abort", "length")
     before = [total(server, name, finished_reason=reason) for reason in reasons]
-    server.post("/v1/completions", {"prompt": "a b", "max_tokens": 5, "stream": stream})
+    asked = {"prompt": "a b"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "a b c"}]}
+    server.post(path, {"model": "fake", "max_tokens": 5, "stream": stream, **asked})
     server.wait_idle()
     after = [total(server, name, finished_reason=reason) for reason in reasons]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("interruption", "reason"), [(shutting_down(), "error"), (ClientGoneError(), "abort")])
+def test_who_is_there_to_be_told_meets_an_error(
+    server: LiveServer, interruption: ApiError, reason: str, stream: bool
+) -> None:
+    server.backend.script = Script(delay_s=60.0)
+    name, reasons = "vllm:request_success_total", ("error", "abort")
+    before = [total(server, name, finished_reason=each) for each in reasons]
+
+    def interrupt() -> None:
+        for running in list(server.services.live):
+            running.interrupt(interruption)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(server.post, "/v1/completions", {"prompt": "a b", "max_tokens": 5, "stream": stream})
+        wait_for(lambda: bool(server.backend.live), "it runs")
+        wait_for(lambda: bool(server.loop.call_soon_threadsafe(interrupt)) or asking.done(), "it is interrupted")
+    server.wait_idle()
+    after = [total(server, name, finished_reason=each) for each in reasons]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [reason == "error", reason == "abort"]
 
 
 def test_the_longest_choice_is_told_apart_from_all_choices_together(server: LiveServer) -> None:
