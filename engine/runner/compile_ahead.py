@@ -31,6 +31,9 @@ MAX_WORKERS = 8
 SPARE_CORES = 3
 """For the engine's own start, the front and the driver."""
 PATIENCE_S = 120.0
+"""With what a start waits for."""
+LONGEST_S = 600.0
+"""Until whoever still compiles is given up: graphs are not captured meanwhile."""
 KERNEL_FOLDERS = ("kernels", "runner", "attention")
 """Of the engine: what decides which kernels there are."""
 CAPABILITY_ATTRIBUTES = (75, 76)
@@ -71,6 +74,9 @@ class AheadCompilation:
     def finished(self) -> bool:
         """Whether all have ended, without waiting for it. A failed one is logged and no more: the engine compiles
         what is missing."""
+        if not self._finished and time.monotonic() - self._began_s > LONGEST_S:
+            logger.warning("kernels are not compiled after %.0f s: the engine compiles them itself", LONGEST_S)
+            self.stop()
         if not self._finished and all(worker.poll() is not None for worker in self._workers):
             self._finish()
             failed = [worker for worker in self._workers if worker.returncode]

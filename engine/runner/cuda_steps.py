@@ -119,7 +119,8 @@ class CudaSteps:
 
         def rehearse(shape: MixedShape) -> None:
             with torch.inference_mode():
-                self._mixed_hidden(self._buffers.mixed_tensors(shape, shape.tokens, self._max_model_len))
+                hidden = self._mixed_hidden(self._buffers.mixed_tensors(shape, shape.tokens, self._max_model_len))
+                self._forward.logits(hidden[: shape.decode + shape.chunks])
 
         return [functools.partial(rehearse, s) for s in shapes] if self._forward.attention.name == "triton" else []
 

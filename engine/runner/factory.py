@@ -45,7 +45,7 @@ def build_runner(config: EngineConfig, report: Report) -> Built:
             built = cast(Built, build(config, model, report, ahead))
             unneeded.pop_all()  # the runner's own from now on
             return built
-        return cast(Built, importlib.import_module("engine.runner.cpu_build").build(config, model, report))
+    return cast(Built, importlib.import_module("engine.runner.cpu_build").build(config, model, report))
 
 
 def choose_device(name: str) -> torch.device:

@@ -57,6 +57,32 @@ for rehearse in runner.later_rehearsals():
     rehearse()
 print(*{"_shared_prefix"} & set(met), *[name for name in ("sympy", "torch._dynamo") if name in sys.modules], "walked")
 """
+START = """
+import sys
+import msgspec
+import torch
+from triton import knobs
+from triton.runtime import driver
+from engine.config import EngineConfig
+from engine.runner.compile_ahead import CompileJob
+from engine.runner.compile_worker import PaperDriver, paper_runner
+from engine.runner.cuda_buffers import MixedShape
+from engine.runner.cuda_runner import CHUNK_ROWS
+met = set()
+knobs.runtime.jit_cache_hook = lambda *, key, fn, **_: met.add((fn.name, str(key))) or True
+driver.set_active(PaperDriver((9, 0)))
+runner = paper_runner(CompileJob(msgspec.json.decode(sys.argv[1], type=EngineConfig), (9, 0), 0))
+for rehearse in (*runner.rehearsals(), *runner.mixed_rehearsals()):
+    rehearse()
+ahead = set(met)
+with torch.inference_mode():
+    for size in runner._sizes:
+        runner._steps.decode_logits(size)
+    for rows in runner._mixed_sizes:
+        for tokens in runner._chunk_sizes:
+            runner._steps.mixed_logits(MixedShape(rows, CHUNK_ROWS, tokens))
+print(*sorted(name for name, _ in met - ahead), "missed")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +189,38 @@ def test_walking_through_steps_imports_nothing_for_symbolic_shapes() -> None:
     fields = msgspec.json.encode(msgspec.structs.replace(CONFIG, max_num_seqs=40)).decode()
     done = subprocess.run([sys.executable, "-c", WALK, fields], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["_shared_prefix", "walked"]
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 16])
+def test_what_a_start_captures_is_compiled_ahead(max_num_seqs: int) -> None:
+    """Steps with chunks have more rows of logits than few sequences decode."""
+    fields = msgspec.json.encode(msgspec.structs.replace(CONFIG, max_num_seqs=max_num_seqs)).decode()
+    done = subprocess.run([sys.executable, "-c", START, fields], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["missed"]
+
+
+def test_compilers_that_never_end_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=2)
+    assert ahead is not None
+    monkeypatch.setattr(compile_ahead, "LONGEST_S", 0.0)
+    with caplog.at_level(logging.WARNING):
+        assert ahead.finished()
+    assert "the engine compiles them itself" in caplog.text
+    assert all(worker.returncode is not None for worker in ahead._workers)
+    assert not _mark(CONFIG).exists()
+
+
+def test_compilers_end_before_a_cpu_build_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.runner import cpu_build
+    from engine.runner.factory import build_runner
+
+    ahead = compile_ahead.compile_for(CONFIG, HOPPER, workers=1)
+    assert ahead is not None
+    monkeypatch.setattr(compile_ahead, "begin", lambda config: ahead)
+    monkeypatch.setattr(cpu_build, "build", lambda *_: ahead.finished())
+    assert build_runner(msgspec.structs.replace(CONFIG, device="cpu"), lambda *_: None)
 
 
 def _wait_for_the_rest(ahead: compile_ahead.AheadCompilation) -> None:
