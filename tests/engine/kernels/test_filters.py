@@ -55,3 +55,26 @@ def test_thresholds_keep_the_same_tokens_as_sorting(rounded: bool, candidates: i
     kept = (logits[1:] >= thresholds[1:, None]) & (logits[1:] > float("-inf"))
     assert kept.sum(1).tolist() == expected.sum(1).tolist()
     assert torch.equal(kept, expected)
+
+
+@pytest.mark.parametrize("vocab", [1, 63, 65, 8192, 8193, 16400])
+def test_rows_end_within_a_group_and_begin_other_blocks(vocab: int, device: torch.device) -> None:
+    """What lies beyond a row's end is not looked at, and its best tokens may be in any block, also in the last."""
+    cases = [SamplingParams(temperature=1.0, top_k=3), SamplingParams(temperature=0.7, top_k=20, top_p=0.8)]
+    cases += [SamplingParams(temperature=0.7, top_p=0.9), SamplingParams(temperature=1.0, min_p=0.2)]
+    logits = torch.full((len(cases), vocab + 70), 1e30)
+    logits[:, :vocab] = torch.randn(len(cases), vocab, generator=torch.Generator().manual_seed(vocab)) * 3
+    logits[:, vocab - 1] = 8.0
+    usable = logits.to(device)[:, :vocab]
+    thresholds = filter_thresholds(
+        usable,
+        torch.arange(len(cases), dtype=torch.int32, device=device),
+        torch.tensor([case.top_k for case in cases], dtype=torch.int32, device=device),
+        *(
+            torch.tensor([getattr(case, name) for case in cases], device=device)
+            for name in ("top_p", "min_p", "temperature")
+        ),
+    )
+    scaled = usable / torch.tensor([case.temperature for case in cases], device=device)[:, None]
+    expected = scaled >= find_candidates(scaled, cases, vocab).threshold[:, None]
+    assert torch.equal(usable >= thresholds[:, None], expected)
