@@ -14,15 +14,11 @@ CHILD = """
 import ctypes, os, signal, sys
 from engine.process.lifeline import PR_SET_PDEATHSIG, parent_is_gone
 
-def heed(number, frame):
-    os.write(1, b"gone" if parent_is_gone(int(sys.argv[1])) else b"there")
-    os._exit(0)
-
-signal.signal(signal.SIGTERM, heed)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # one may come for each thread of the parent
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 os.write(1, b"begun ")
-while True:
-    signal.pause()
+signal.sigwait({signal.SIGTERM})
+os.write(1, b"gone" if parent_is_gone(int(sys.argv[1])) else b"there")
 """
 PARENT = f"""
 import os, subprocess, sys, threading, time
