@@ -20,6 +20,23 @@ constexpr int GROUP = 12;      // weight rows of that group
 constexpr int GRAIN = 8;       // weight rows of the smallest piece of work that a thread takes
 constexpr int MAX_PIECE = 96;  // weight rows worked on between two epilogues
 
+// y[n] (+)= the sum of acc[n]'s lanes
+template <int N>
+INLINE void put_sums(const Floats (&acc)[N], float* y, bool add) {
+#if defined(__AVX512F__)
+    if constexpr (N == 4) {
+        __m128 totals = four_sums(acc[0], acc[1], acc[2], acc[3]);
+        _mm_storeu_ps(y, add ? _mm_add_ps(_mm_loadu_ps(y), totals) : totals);
+        return;
+    }
+#endif
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) {
+        float total = sum(acc[n]);
+        y[n] = add ? y[n] + total : total;
+    }
+}
+
 template <class W, int M, int N>
 INLINE void tile(const W* w, long w_stride, const Operand<W>* x, long x_stride, int inputs, float* y, long y_stride,
                  bool add) {
@@ -50,12 +67,7 @@ INLINE void tile(const W* w, long w_stride, const Operand<W>* x, long x_stride, 
         }
     }
 #pragma GCC unroll 6
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int n = 0; n < N; n++) {
-            float total = sum(acc[m][n]);
-            y[m * y_stride + n] = add ? y[m * y_stride + n] + total : total;
-        }
+    for (int m = 0; m < M; m++) put_sums<N>(acc[m], y + m * y_stride, add);
 }
 
 template <class W, int M, int N>

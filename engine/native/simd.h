@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -93,6 +94,25 @@ INLINE float sum(Floats v) {
     Four s = quarters[0];
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
+#if defined(__AVX512F__)
+// The sums of four vectors, each added up in the order of `sum`: folding four at a time takes a third of the work.
+INLINE __m128 four_sums(Floats a, Floats b, Floats c, Floats d) {
+    auto fold = [](__m512 x, __m512 y, auto low, auto high) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, low), _mm512_shuffle_f32x4(x, y, high));
+    };
+    std::integral_constant<int, 0x44> first_halves;
+    std::integral_constant<int, 0xee> second_halves;
+    std::integral_constant<int, 0x88> even_quarters;
+    std::integral_constant<int, 0xdd> odd_quarters;
+    __m512 ab = fold((__m512)a, (__m512)b, first_halves, second_halves);
+    __m512 cd = fold((__m512)c, (__m512)d, first_halves, second_halves);
+    __m512 all = fold(ab, cd, even_quarters, odd_quarters);
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0x4e));
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xb1));
+    const __m512i firsts = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all));
+}
+#endif
 INLINE float largest(Floats v) {
     float m = v[0];
     for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
