@@ -163,7 +163,12 @@ def table(scenario: Scenario, outcomes: dict[str, Outcome], args: argparse.Names
         ours, peer = (by_load.get(name, {}).get((clients, rate), {}) for name in ("ours", "peer"))
         mine, theirs = (level.get("output_tokens_per_s", math.nan) for level in (ours, peer))
         limit = bandwidth_limit(config, clients, scenario.context, args.bandwidth) if clients else math.nan
-        cells = [f"{rate:g} req/s" if rate else str(clients), _speed(ours), _speed(peer), f"{mine / (theirs or math.nan):.2f}"]
+        cells = [
+            f"{rate:g} req/s" if rate else str(clients),
+            _speed(ours),
+            _speed(peer),
+            f"{mine / (theirs or math.nan):.2f}",
+        ]
         cells += [_latency(level, "ttft", (50, 99), 0) for level in (ours, peer)]
         cells += [_latency(level, "tpot", (50,), 2) for level in (ours, peer)]
         cells.append("" if math.isnan(limit) else f"{100 * mine / limit:.0f} %")
