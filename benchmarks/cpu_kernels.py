@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -54,12 +55,12 @@ class Bench:
     repeats: int
     console: Console
 
-    def median_s(self, body: Callable[[int], object]) -> float:
+    def median_s(self, body: Callable[[], object]) -> float:
         """Median of `repeats` timed calls after one that is not counted."""
         times = []
-        for repeat in range(self.repeats + 1):
+        for _ in range(self.repeats + 1):
             started = time.perf_counter()
-            body(repeat)
+            body()
             times.append(time.perf_counter() - started)
         return statistics.median(times[1:])
 
@@ -67,7 +68,14 @@ class Bench:
 def bandwidth(bench: Bench) -> float:
     """Bytes a second that all threads together read from memory."""
     table = bench.weights.embedding
-    return table.nbytes / bench.median_s(lambda _: bench.native.read(table))
+    return table.nbytes / bench.median_s(partial(bench.native.read, table))
+
+
+def multiply_all(
+    multiply: Callable[[torch.Tensor, torch.Tensor], object], x: torch.Tensor, matrices: list[torch.Tensor]
+) -> None:
+    for matrix in matrices:
+        multiply(x, matrix)
 
 
 def products(bench: Bench, read_rate: float) -> None:
@@ -79,8 +87,8 @@ def products(bench: Bench, read_rate: float) -> None:
         for rows in (*ROWS, *PROMPTS):
             x = torch.randn(rows, inputs).to(bench.dtype)
             few = matrices if rows <= 16 else matrices[:4]
-            own = bench.median_s(lambda _, x=x, few=few: [bench.native.linear(x, m) for m in few]) / len(few)
-            theirs = bench.median_s(lambda _, x=x, few=few: [F.linear(x, m) for m in few[:4]]) / 4
+            own = bench.median_s(partial(multiply_all, bench.native.linear, x, few)) / len(few)
+            theirs = bench.median_s(partial(multiply_all, F.linear, x, few[:4])) / 4
             rate, flops = matrices[0].nbytes / own, 2 * rows * outputs * inputs
             table.add_row(
                 f"{field} {outputs}x{inputs}",
@@ -113,6 +121,18 @@ def step_metadata(rows: int, count: int, context: int) -> AttentionMetadata:
     )
 
 
+def step(
+    model: NativeDecoder,
+    ids: torch.Tensor,
+    rotary: RotaryStep,
+    metadata: AttentionMetadata,
+    cache: torch.Tensor,
+    kept: torch.Tensor,
+) -> torch.Tensor:
+    """Token ids to logits."""
+    return model.logits(model.forward(ids, rotary, metadata, cache, kept=kept))
+
+
 def steps(bench: Bench, read_rate: float, context: int) -> None:
     """Whole steps, token ids to logits, against the time to read every weight once."""
     config = QWEN25_05B
@@ -130,10 +150,7 @@ def steps(bench: Bench, read_rate: float, context: int) -> None:
         rotary = RotaryStep(cos[metadata.positions], sin[metadata.positions])
         ids, kept = torch.arange(rows * count), metadata.query_start[1:].long() - 1
 
-        def step(_: int, ids=ids, rotary=rotary, metadata=metadata, kept=kept) -> torch.Tensor:
-            return model.logits(model.forward(ids, rotary, metadata, cache, kept=kept))
-
-        elapsed = bench.median_s(step)
+        elapsed = bench.median_s(partial(step, model, ids, rotary, metadata, cache, kept))
         head = config.vocab_size * config.hidden_size
         body = weights_nbytes(config, bench.dtype) // bench.dtype.itemsize - head
         name = f"decode, {rows} rows at {end}" if count == 1 else f"prefill, {count} tokens"

@@ -60,7 +60,7 @@ def graph_us(run: Run, copies: int) -> float:
         graph.replay()
         end.record()
         torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) / copies * 1e3)
+        times.append(float(begin.elapsed_time(end)) / copies * 1e3)
     return sorted(times)[2]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -21,7 +21,7 @@ from engine.kernels.stream_gemm import stream_gemm
 from engine.models.config import ModelConfig
 from engine.runner.cuda_runner import CudaRunner
 from engine.runner.factory import build_runner
-from engine.runner.product_table import MULTIPROCESSORS, SHARED_BYTES, Tiling
+from engine.runner.product_table import MULTIPROCESSORS, SHARED_BYTES, Table, Tiling
 
 KINDS = ("gate_up", "down", "qkv", "o")
 NOISE_MS = 0.003
@@ -44,7 +44,8 @@ def shape(model: ModelConfig, kind: str) -> tuple[int, int]:
 def streamed(model: ModelConfig, kind: str, rows: int) -> list[Tiling]:
     """Streaming tilings whose programs are all resident at once, with as many stages as that leaves."""
     outputs, size = shape(model, kind)
-    silu, found = kind == "gate_up", []
+    silu = kind == "gate_up"
+    found: list[Tiling] = []
     for block_n, block_k in ((64, 64), (64, 128), (128, 64)):
         for splits in (1,) if silu else (1, 2, 3, 4, 5, 7):
             programs = -(-outputs // block_n) * splits
@@ -99,14 +100,14 @@ def step_ms(runner: CudaRunner, rows: int, context: int) -> float:
             runner._sampling_graphs.run(rows)
         end.record()
         torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) / REPEATS)
+        times.append(float(begin.elapsed_time(end)) / REPEATS)
     return min(times)
 
 
 def search(runner: CudaRunner, rows: int, context: int) -> None:
     """Prints the step's time with each candidate; a product keeps what made the step shorter, None being cuBLAS."""
     model, products = runner._forward.config, runner._forward._products
-    table: dict[str, Any] = products._table
+    table: Table = products.table
     candidates = {kind: [*skinny(kind, rows), *streamed(model, kind, rows)] for kind in KINDS}
     compile_all(model, rows, candidates)
     best = step_ms(runner, rows, context)
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=448)
     args = parser.parse_args()
     config = EngineConfig(args.model, device="cuda", load_format="dummy", max_model_len=8192, max_num_seqs=256)
-    runner, _ = build_runner(config, lambda phase, fraction, detail: None)
+    runner = cast(CudaRunner, build_runner(config, lambda phase, fraction, detail: None)[0])
     with torch.inference_mode():
         for rows in [int(number) for number in args.rows.split(",")]:
             search(runner, rows, args.context)

@@ -15,12 +15,14 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
+from engine.models.config import ModelConfig
 from engine.request import EngineRequest
 from engine.runner import cuda_build, cuda_results
 from engine.runner.cuda_products import Products
@@ -84,14 +86,14 @@ def kernels_of_a_step(core: EngineCore) -> list[tuple[str, int, float]]:
         torch.cuda.synchronize()
     totals: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
     for event in trace.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             totals[event.name][0] += 1
             totals[event.name][1] += event.device_time
     found = [(name, round(count / 3), micros / 3) for name, (count, micros) in totals.items()]
     return sorted(found, key=lambda entry: -entry[2])
 
 
-def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Waiting) -> dict[str, object]:
+def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Waiting) -> dict[str, Any]:
     prefill_s = fill(core, rows, args, rows)
     for _ in range(5):
         core.step()
@@ -118,7 +120,7 @@ def measure(core: EngineCore, rows: int, args: argparse.Namespace, waiting: Wait
     return result
 
 
-def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dict[str, object]:
+def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dict[str, Any]:
     """What serving would give if HTTP cost nothing: each client sends its next prompt when its last one ended."""
     chooser = random.Random(clients)
     sampling = sampling_of(args, 256)
@@ -152,7 +154,7 @@ def closed_loop(core: EngineCore, clients: int, args: argparse.Namespace) -> dic
     }
 
 
-def plain_products(*_: object) -> Products:
+def plain_products(model: ModelConfig, dtype: torch.dtype, capability: tuple[int, int]) -> Products:
     return Products()
 
 
@@ -199,7 +201,8 @@ def main() -> None:
         f"warm after {warm - built:.1f} s more, "
         f"{graphs} graphs of steps with chunks in {time.perf_counter() - warm:.1f} s"
     )
-    core, waiting, results = EngineCore(config, runner), Waiting(), []
+    core, waiting = EngineCore(config, runner), Waiting()
+    results: list[dict[str, Any]] = []
     for rows in sizes:
         results.append(found := measure(core, rows, args, waiting))
         say(
@@ -207,7 +210,7 @@ def main() -> None:
                 f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items() if k != "kernels"
             )
         )
-        for name, count, micros in found.get("kernels", [])[:14]:  # type: ignore[attr-defined]
+        for name, count, micros in found.get("kernels", [])[:14]:
             say(f"    {micros:9.1f} us  {count:4d} x  {name[:110]}")
     for clients in [int(c) for c in args.closed_loop.split(",") if c]:
         found = closed_loop(core, clients, args)

@@ -19,6 +19,8 @@ import uvicorn
 
 from adapters.backend import (
     ChoiceDelta,
+    ChoiceTimes,
+    Generation,
     GenerationRequest,
     Health,
     ModelCard,
@@ -105,10 +107,10 @@ class StepEngine:
 class BenchGeneration:
     __slots__ = ("_delta", "_done", "_engine", "_mailbox", "_request", "_tokens")
 
-    prompt_token_ids = (1, 2, 3)
+    prompt_token_ids: tuple[int, ...] = (1, 2, 3)
     prompt_text = "a b c"
     prompt_logprobs: tuple[PositionLogprobs | None, ...] = ()
-    times = ()
+    times: tuple[ChoiceTimes | None, ...] = ()
 
     def __init__(self, engine: StepEngine, request: GenerationRequest) -> None:
         self._engine = engine
@@ -160,7 +162,7 @@ class BenchBackend:
     def stats(self) -> EngineStats:
         return EngineStats()
 
-    async def generate(self, request: GenerationRequest) -> BenchGeneration:
+    async def generate(self, request: GenerationRequest) -> Generation:
         return BenchGeneration(self._engine, request)
 
     def check_room(self, num_choices: int) -> None:

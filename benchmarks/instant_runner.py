@@ -8,7 +8,7 @@ from engine.config import EngineConfig
 from engine.models.config import load_model_config
 from engine.process.messages import EngineInfo
 from engine.request import EngineRequest
-from engine.runner.batch import Report, SampledToken, StepBatch, StepResult
+from engine.runner.batch import Report, SampledToken, StepBatch, StepResult, StepSizes
 
 FIRST_ID, NUM_IDS = 300, 1000
 """Ordinary tokens of any Qwen vocabulary."""
@@ -29,7 +29,7 @@ class InstantRunner:
     """Answers the rows of a step with one token, the next step's with another."""
 
     pipelined = True
-    step_sizes = None
+    step_sizes: StepSizes | None = None
     block_size = 64
     num_blocks = 200_000
     max_model_len = 1 << 20

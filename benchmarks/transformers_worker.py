@@ -43,6 +43,11 @@ def run(model: Any, batch: int, prompt: int, output: int, seed: int) -> dict[str
     token_ids = torch.randint(0, highest, (batch, prompt), generator=generator).to(model.device)
     unfinished = torch.zeros(batch, dtype=torch.bool, device=model.device)
     clock = Clock()
+
+    def watch(ids: torch.Tensor, _: object) -> torch.Tensor:
+        clock.put(ids)
+        return unfinished
+
     began_s = time.perf_counter()
     with torch.inference_mode():
         model.generate(
@@ -52,7 +57,7 @@ def run(model: Any, batch: int, prompt: int, output: int, seed: int) -> dict[str
             min_new_tokens=output,
             do_sample=False,
             # Only one sequence may be streamed, so for a batch the token times come from the stopping check below.
-            stopping_criteria=[lambda ids, scores: clock.put(ids) or unfinished],
+            stopping_criteria=[watch],
         )
     took_s = time.perf_counter() - began_s
     times_s = clock.times_s

@@ -73,7 +73,7 @@ class StepGraphs(Generic[Key]):
 
 @functools.cache
 def _capture_stream() -> torch.cuda.Stream:
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream()
 
 
 @functools.cache
